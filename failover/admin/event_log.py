@@ -145,7 +145,10 @@ def _passed(event: Passed) -> str:
 
 def _queued(event: Queued) -> str:
     call, source = plain(event.call_id), format_address(event.source)
-    return f"no server lives: keeps {_message(event)} call={call} of {source} until one does"
+    message = f"keeps {_message(event)} call={call} of {source}"
+    if event.pause:
+        return f"each server that had it failed: {message} for {event.pause:g} s"
+    return f"no server lives: {message} until one does"
 
 
 def _released(event: Released) -> str:

@@ -33,7 +33,7 @@ from failover.proxy.destination import literal, response_address
 from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.proxy.fast_path import FastPath
 from failover.proxy.header_rewrite import HeaderRewriter, WayBack
-from failover.proxy.outage_queue import HANG_UPS, KeptMessage
+from failover.proxy.outage_queue import HANG_UPS, KeptMessage, pause_seconds
 from failover.proxy.pending_messages import (
     OneWayKey,
     PendingDatagram,
@@ -192,6 +192,9 @@ class Core:
     def _to_server(self, forwarding: Forwarding) -> Outcome:
         """A phone's request goes to a server, whatever else it names."""
         request, datagram, now, branch, key, _, hint, own = forwarding
+        old = datagram.replayed or datagram.received_at < now
+        if self.pending.is_answered(key) and (old or not self.table.usable):
+            return NOTHING  # its 2xx has come
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
             hint,
@@ -201,22 +204,19 @@ class Core:
             self.table.affinity_key(request) if self.table.policy == CALL_ID else "",
             now,
         )
-        if not server:
+        # in the queue although a server is up: a copy of what has a pause
+        if not server or key in self.outage_queue or self._pause(datagram):
             return self._no_server(forwarding, proven=hint in self.table.by_hint)
-        if datagram.moves > len(self.table.servers):
-            return self._end_of_moves(request, datagram, now)
         self.lines.replace_dead(request, server)
         self.lines.record_route(request, own, server)
         self.lines.add_path(request, own)
         return self._pass_to_server(forwarding, server, why)
 
-    def _end_of_moves(self, request: Request, datagram: PendingDatagram, now: float) -> Outcome:
-        """One server after the other went down with this request, so it may be what ends them. A
-        hang-up is not refused even then: it is dropped, and its phone repeats it."""
-        note = "each server that had it went down"
-        if request.to_tag or request.method in HANG_UPS:
-            return self._drop(datagram, now, "no-server", note, request)
-        raise Refused(note, 503, "no-server")
+    def _pause(self, datagram: PendingDatagram) -> float:
+        """How long a message has to wait that was just taken from a server, if it may be what the
+        servers go down of, because it failed at more of them than there are."""
+        excess = datagram.failures - len(self.table.servers)
+        return pause_seconds(excess) if datagram.server and excess > 0 else 0.0
 
     def _from_server(self, forwarding: Forwarding) -> Outcome:
         """A server's request goes to its next Route, else to its Request-URI."""
@@ -287,17 +287,20 @@ class Core:
         return named and Uri.parse(ack.uri).address() in self.table.by_address
 
     def _no_server(self, forwarding: Forwarding, proven: bool) -> Outcome:
-        """Refuses what begins something new, and keeps the rest until a server is up
-        (outage_queue.py). An INVITE that a server had begun is not new: a phone may ring."""
+        """Refuses what begins something new, and keeps the rest until a server is up, or longer if
+        it has a pause (outage_queue.py). An INVITE that a server had begun is not new: a phone may
+        ring."""
         request, datagram, now, branch, key, _, _, _ = forwarding
         begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL") or datagram.begun
         if not begun and key not in self.outage_queue and not self.pending.is_moved(datagram.data):
             if self.grace and datagram.side == PHONES and self.grace.covers(now):
                 note = "no server is seen; another forwarder may have the address soon"
                 return self._drop(datagram, now, "grace", note, request)
-            raise Refused("no server lives", 503, "no-server")
+            tried = self._pause(datagram)
+            note = "each server that had it failed" if tried else "no server lives"
+            raise Refused(note, 503, "no-server")
         proven = proven or datagram.begun or request_key(branch, "INVITE") in self.outage_queue
-        kept = KeptMessage(datagram, request.method in HANG_UPS)
+        kept = KeptMessage(datagram, request.method in HANG_UPS, now + self._pause(datagram))
         return self._keep(key, request, kept, proven, now)
 
     def _keep(
@@ -318,7 +321,8 @@ class Core:
             return NOTHING
         status = message.status if isinstance(message, Response) else None
         method, call_id = message.cseq.method, message.call_id
-        queued = Queued(now, datagram.side, datagram.source, method, status, call_id)
+        pause = self._pause(kept.datagram)
+        queued = Queued(now, datagram.side, datagram.source, method, status, call_id, pause)
         return Outcome((), (queued,))
 
     def _refuse(
@@ -397,10 +401,15 @@ class Core:
         vias = response.vias[:2]  # the second is ours in the request, if that did not begin there
         method = response.cseq.method
         key = one_way_key(vias[-1].branch, method, response.status, response.to_tag)
-        if not server:
-            return self._keep(key, response, KeptMessage(datagram, hang_up=False), True, now)
-        pending = datagram._replace(server=server.name)
-        self.failover.response_sent(server, key, pending, ends=len(vias) == 1)
+        ends, pause = len(vias) == 1, self._pause(datagram)
+        if not server or pause:
+            if not ends:
+                self.pending.add_answer(key)
+            refuses = method == "INVITE" and response.status >= 300
+            return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
+        # it may have waited, and is owed as long as any other
+        pending = datagram._replace(server=server.name, received_at=now)
+        self.failover.response_sent(server, key, pending, ends)
         return self._passed(response, datagram, now, Send(server.name, response.to_bytes()), why)
 
     def undelivered(self, data: bytes, side: str, status: int, now: float) -> Outcome:

@@ -48,7 +48,8 @@ class Dropped(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A message is kept until a server is up. `status` is None for a request."""
+    """A message is kept until a server is up, or (`pause`) for so many seconds, because each server
+    that had it failed. `status` is None for a request."""
 
     at: float
     side: str
@@ -56,6 +57,7 @@ class Queued(NamedTuple):
     method: str
     status: int | None
     call_id: str
+    pause: float = 0.0
 
 
 class Released(NamedTuple):

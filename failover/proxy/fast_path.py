@@ -296,7 +296,10 @@ class FastPath:
         if method == b"ACK" and tag and tag.decode() == core.lines.own_tag(signed.decode()):
             raise NotOrdinary
         key = signed + method
-        if core.outage_queue.released and key in core.outage_queue.released:
+        queue = core.outage_queue
+        if queue.released and key in queue.released:
+            raise NotOrdinary
+        if now < queue.paused_until and key in queue:
             raise NotOrdinary
         goal = route.next_hop or pointed
         creates = method in CREATING and not tag
@@ -335,7 +338,7 @@ class FastPath:
         if asker:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            pending = new(PendingDatagram, (to, data, side, source, now, 0, False))
+            pending = new(PendingDatagram, (to, data, side, source, now, False, False, 0))
             if method == b"ACK":
                 named = pointed.server is not None and not route.next_hop
                 ends = named or core.pending.refused_by_server(signed)
@@ -405,7 +408,7 @@ class FastPath:
         failover.counters["passed.responses"] += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
-        pending = new(PendingDatagram, (server.name, data, side, source, now, 0, False))
+        pending = new(PendingDatagram, (server.name, data, side, source, now, False, False, 0))
         key = beneath(branch, others), method, status, tag
         failover.response_sent(server, key, pending, not others)
         return new(Send, (server.name, start + rest, None))

@@ -7,11 +7,15 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
 
  1. Of each message the newest copy is kept, with the time at which the first one came.
  2. BYE and CANCEL are kept until a server is up, however long that takes: nobody waits for their
-    answers any more, but they end a call and its bill. Everything else is kept for 64*T1, after
-    which no sender waits for it.
+    answers any more, but they end a call and its bill. So is the refusal of an INVITE, whose caller
+    hears it ring until it comes (17.1.1.2). Everything else is kept for 64*T1, after which no
+    sender waits for it.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
     copy of it still counts as having come when the first one did.
- 4. Number and octets are bounded. A message proves that it belongs to a call by the signed hint
+ 4. A message may be what the servers go down of. One that failed at more servers than there are
+    has a pause: it waits for some seconds though a server is up, each time twice as long, and its
+    copies wait too. So a hang-up is never lost, and one that kills does so ever more rarely.
+ 5. Number and octets are bounded. A message proves that it belongs to a call by the signed hint
     of its Route, by the signed branch of an answer, or by its INVITE in flight; where there is
     no room, the oldest without such a proof goes first, so that a stranger's invented hang-ups
     push out no real ones.
@@ -31,11 +35,22 @@ KEPT_SECONDS = PATIENCE
 REMEMBERED_SECONDS = 40.0  # after the release; no sender repeats a message for longer
 EXPIRY_INTERVAL = 1.0  # seconds between two searches for messages that are too old
 HANG_UPS = ("BYE", "CANCEL")
+FIRST_PAUSE_SECONDS = 4.0
+MAX_DOUBLINGS = 7  # of the pause, which is at most eight and a half minutes
 
 
 class KeptMessage(NamedTuple):
+    """`ends_call`: it is a hang-up, or refuses an INVITE; `due`: it is not released before that
+    time."""
+
     datagram: PendingDatagram
-    hang_up: bool  # it ends a call
+    ends_call: bool
+    due: float
+
+
+def pause_seconds(excess: int) -> float:
+    """How long a message waits that failed at so many servers more than there are."""
+    return FIRST_PAUSE_SECONDS * 2.0 ** min(excess - 1, MAX_DOUBLINGS)
 
 
 class OutageQueue:
@@ -51,6 +66,7 @@ class OutageQueue:
         # messages that went on: when the first copy of each came
         self.released: dict[RequestKey | OneWayKey, float] = {}
         self._released_at = 0.0
+        self.paused_until = 0.0  # later than that no message in here has a pause
 
     def __len__(self) -> int:
         return len(self._proven) + len(self._unproven)
@@ -70,26 +86,32 @@ class OutageQueue:
             self._octets -= len(earlier.datagram.data)
             datagram = datagram._replace(
                 received_at=min(earlier.datagram.received_at, datagram.received_at),
-                moves=max(earlier.datagram.moves, datagram.moves),
+                replayed=earlier.datagram.replayed or datagram.replayed,
+                failures=max(earlier.datagram.failures, datagram.failures),
             )
+            message = message._replace(due=max(earlier.due, message.due))
         else:
             self._counters["kept"] += 1
-        kept[key] = KeptMessage(datagram, message.hang_up)
+        kept[key] = message._replace(datagram=datagram._replace(server=""))
+        self.paused_until = max(self.paused_until, message.due)
         self._octets += len(datagram.data)
         while len(self) > MAX_MESSAGES or self._octets > MAX_OCTETS:
             self._remove_oldest()
         return earlier is None
 
     def release(self, now: float) -> list[PendingDatagram]:
-        """Empties the queue. Returns what is not too old, in the order in which it first came."""
+        """Empties the queue but for what has a pause. Returns what is not too old, in the order in
+        which it first came."""
         self.expire(now)
-        kept = {**self._proven, **self._unproven}
-        self.clear()
-        self.released = {key: message.datagram.received_at for key, message in kept.items()}
-        self._released_at = now
-        return sorted(
-            (message.datagram for message in kept.values()), key=lambda each: each.received_at
-        )
+        released: dict[RequestKey | OneWayKey, PendingDatagram] = {}
+        for kept in (self._proven, self._unproven):
+            for key in [key for key, message in kept.items() if message.due <= now]:
+                released[key] = kept.pop(key).datagram
+        if released:
+            self._octets -= sum(len(datagram.data) for datagram in released.values())
+            self.released = {key: datagram.received_at for key, datagram in released.items()}
+            self._released_at = now
+        return sorted(released.values(), key=lambda each: each.received_at)
 
     def first_received(self, key: RequestKey | OneWayKey, now: float) -> float:
         """When the first copy of a message came: `now`, if it was not released lately."""
@@ -114,8 +136,8 @@ class OutageQueue:
         for kept in (self._proven, self._unproven):
             old = [
                 key
-                for key, (datagram, hang_up) in kept.items()
-                if not hang_up and now - datagram.received_at > KEPT_SECONDS
+                for key, (datagram, ends_call, _) in kept.items()
+                if not ends_call and now - datagram.received_at > KEPT_SECONDS
             ]
             for key in old:
                 self._octets -= len(kept.pop(key).datagram.data)

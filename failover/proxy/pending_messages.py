@@ -7,9 +7,11 @@ its successor is sent at once.
  3. A one-way message that ends at the server is kept too: a response to a request that began
     there, or an ACK to the server's own answer. At a B2BUA all of them end. The successor may have
     use for it, so it is moved, but nobody is owed anything for it and it does not count.
- 4. A datagram is kept as it was received, so that a replay takes the same way through the core as
+ 4. A 2xx that was passed to a server, or waits for one, settles its INVITE, which is not replayed
+    any more: a phone that has answered has forgotten it and would ring anew (RFC 3261 17.2.1).
+ 5. A datagram is kept as it was received, so that a replay takes the same way through the core as
     the first time.
- 5. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
+ 6. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
     retransmission makes up for it.
 
 Keys are octets, because the fast path never decodes a message. Our branch stands for the request's
@@ -33,7 +35,9 @@ MAX_DATAGRAMS = 10_000
 MAX_OCTETS = 32 << 20
 REQUEST_SECONDS = PATIENCE  # then no client waits for an answer any more (RFC 3261 17.1.1.2)
 ONE_WAY_SECONDS = 1.0
+DEADLY_SECONDS = 1.0  # a server that goes down later does not do so because of the message
 MAX_REFUSALS = 4_096
+MAX_ANSWERED = 4_096
 MAX_HEDGED = 4_096
 RequestKey = bytes  # our branch (all are of one length), then the CSeq's method
 # our branch in the request, the CSeq's method, the status, the To tag
@@ -44,8 +48,10 @@ K = TypeVar("K")
 
 class PendingDatagram(NamedTuple):
     """A datagram as it was received. `server`: the one it was passed on to, "" before that;
-    `received_at`: when its first copy came; `moves`: how often the server that had it went down;
-    `begun`: a server has passed this INVITE on, or answered it provisionally, so a phone may ring.
+    `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
+    or did not handle it; `begun`: a server has passed this INVITE on, or answered it provisionally,
+    so a phone may ring; `failures`: how many servers in a row did not handle it, or went down
+    within DEADLY_SECONDS of its coming.
     """
 
     server: str
@@ -53,12 +59,14 @@ class PendingDatagram(NamedTuple):
     side: str
     source: Address
     received_at: float
-    moves: int = 0
+    replayed: bool = False
     begun: bool = False
+    failures: int = 0
 
-    @property
-    def replayed(self) -> bool:
-        return self.moves > 0
+    def taken(self, now: float) -> PendingDatagram:
+        """The datagram, to be sent to another server because its own went down."""
+        deadly = now - self.received_at <= DEADLY_SECONDS
+        return self._replace(replayed=True, failures=self.failures + 1 if deadly else 0)
 
 
 make = tuple.__new__  # of a NamedTuple: make(PendingDatagram, (...)), in a third of the time
@@ -95,6 +103,7 @@ class PendingMessages:
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
+        self._answered: dict[RequestKey, None] = {}  # INVITEs whose 2xx has come from a phone
         # Requests that were sent to another server too -> the one that had them first.
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
@@ -110,8 +119,9 @@ class PendingMessages:
         return bool(self._requests)
 
     def clear(self) -> None:
-        for each in (self._requests, self.one_way, self._ended, self._refusals, self.hedged):
+        for each in (self._requests, self.one_way, self._ended, self._refusals, self._answered):
             each.clear()
+        self.hedged.clear()
         self.moved.clear()
         self._octets = 0
 
@@ -123,9 +133,11 @@ class PendingMessages:
         earlier = requests.get(key)
         if earlier:
             self._octets -= len(earlier.data)
-            moves = max(earlier.moves, datagram.moves)
+            replayed = earlier.replayed or datagram.replayed
             begun = earlier.begun or datagram.begun
-            datagram = make(PendingDatagram, (*datagram[:4], earlier.received_at, moves, begun))
+            failures = max(earlier.failures, datagram.failures)
+            known = earlier.received_at, replayed, begun, failures
+            datagram = make(PendingDatagram, (*datagram[:4], *known))
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self.one_way) + len(self._ended)
@@ -173,7 +185,7 @@ class PendingMessages:
         key = branch + b"INVITE"
         datagram = self._requests.get(key)
         if datagram and not datagram.begun:
-            self._requests[key] = make(PendingDatagram, (*datagram[:6], True))
+            self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -201,6 +213,18 @@ class PendingMessages:
         refusal = self._refusals.get(branch)
         return refusal is not None and refusal.own
 
+    def add_answer(self, key: OneWayKey) -> None:
+        """A phone's response was passed to a server, or waits for one."""
+        branch, method, status, _ = key
+        if method == b"INVITE" and b"200" <= status < b"300":
+            self._answered[branch + method] = None
+            if len(self._answered) > MAX_ANSWERED:
+                del self._answered[next(iter(self._answered))]
+
+    def is_answered(self, key: RequestKey) -> bool:
+        """Is this an INVITE whose 2xx has come from a phone?"""
+        return key in self._answered
+
     # -- all of a server's -------------------------------------------------------------------------
 
     def requests_since(self, server: str, since: float) -> set[RequestKey]:
@@ -227,7 +251,7 @@ class PendingMessages:
             datagram = self.remove_request(key)
             assert datagram is not None
             self.hedged[key] = datagram.server
-            taken.append(datagram._replace(moves=datagram.moves + 1))
+            taken.append(datagram._replace(replayed=True, failures=datagram.failures + 1))
         while len(self.hedged) > MAX_HEDGED:
             del self.hedged[next(iter(self.hedged))]
         return taken
@@ -241,24 +265,24 @@ class PendingMessages:
         keys = [key for key, datagram in self.one_way.items() if datagram.server == server]
         taken = [self.one_way.pop(key) for key in keys]
         self._octets -= sum(len(datagram.data) for datagram in taken)
-        return [datagram._replace(moves=datagram.moves + 1) for datagram in taken]
+        return [datagram._replace(replayed=True) for datagram in taken]
 
     def move_all(self, server: str, now: float) -> int:
         """Puts all that a lost server had into `moved`, oldest first. Returns how many datagrams it
         owed.
 
-        Not a request whose 2xx the server was about to pass on: that answer settles it, whereas a
-        phone that has answered has forgotten its INVITE.
+        Not a request whose 2xx the server was about to pass on: that answer settles it. Nor an
+        INVITE whose 2xx came longer ago, because its phone repeats that.
         """
         self.expire(now)
         requests, self._requests = _split(self._requests, server)
         one_way, self.one_way = _split(self.one_way, server)
         ended, self._ended = _split(self._ended, server)
-        for branch, method, status, _ in one_way:
-            settled = requests.pop(branch + method, None) if status.startswith(b"2") else None
-            self._octets -= len(settled.data) if settled else 0
+        settled = {branch + method for branch, method, status, _ in one_way if status[:1] == b"2"}
+        for key in requests.keys() & (settled | self._answered.keys()):
+            self._octets -= len(requests.pop(key).data)
         owed = [*requests.values(), *one_way.values()]
-        moved = [each._replace(moves=each.moves + 1) for each in (*owed, *ended.values())]
+        moved = [each.taken(now) for each in (*owed, *ended.values())]
         self.moved.extend(sorted(moved, key=lambda each: each.received_at))
         return len(owed)
 

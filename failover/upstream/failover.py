@@ -151,7 +151,8 @@ class Failover:
         """Does what time alone asks for; to be called every LOOK_INTERVAL (passive_checks.py)."""
         self.pending.expire(now)
         self.outage_queue.expire(now)
-        return self.end_calls(self.orphans.on_timer(now), now, self.passive.look(now))
+        outcome = self._released(self.passive.look(now), now)
+        return self.end_calls(self.orphans.on_timer(now), now, outcome)
 
     def replay(self, now: float) -> Outcome:
         """Sends on the next of what lost servers owed."""
@@ -245,6 +246,8 @@ class Failover:
         server's own. `ends`: there is none, so the request began there."""
         server.relayed += not ends
         self.pending.add_one_way(key, datagram, ends)
+        if not ends:
+            self.pending.add_answer(key)
 
     def end_calls(
         self, endings: Sequence[Ending], now: float, outcome: Outcome = NOTHING
@@ -418,4 +421,4 @@ class Failover:
 def _count_handled(server: Server, datagram: PendingDatagram) -> None:
     if datagram.server == server.name:
         server.handled += 1
-        server.handled_for_others += datagram.moves > 0
+        server.handled_for_others += datagram.replayed

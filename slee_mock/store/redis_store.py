@@ -8,9 +8,10 @@ Rules:
 3. `save` returns once one replica has confirmed it (WAIT), if the master has replicas. If none
    confirms, the store counts as down, and nothing is read until an empty save is confirmed:
    replicas apply writes in their order, so that this one covers all before it.
-4. The thread that owns the store also answers heartbeats, so it must never wait long: each answer
-   has a time limit; after a failure every call fails at once until the next attempt is due, and
-   that attempt waits only PROBE_SECONDS.
+4. The thread that owns the store also answers heartbeats, and a server that is silent for 0.145 s
+   is taken for dead. So it must not wait longer than 0.1 s: each answer has a time limit; after a
+   failure every call fails at once until the next attempt is due, and that attempt waits only
+   PROBE_SECONDS.
 
 Traps: WAIT tells about the writes of its own connection, so script and WAIT must use one connection
 and no retry may replace it in between. A script whose answer did not come may have been executed.
@@ -32,9 +33,10 @@ from slee_mock.store.redis_url import RedisPlace
 
 LEAST_LIBRARY = (8, 1)  # version of the client library that has all that is used here
 PREFIX = "call-failover:"  # tells our keys from other programs' in the same database
-REPLICATION_SECONDS = 0.15  # in which a replica must have confirmed a change
-ANSWER_SECONDS = 0.2  # to wait for an answer
-PROBE_SECONDS = 0.05  # the same for the first answer after a failure, and for a Sentinel's
+REPLICATION_SECONDS = 0.06  # in which a replica must have confirmed a change
+ANSWER_SECONDS = 0.08  # to wait for an answer
+PROBE_SECONDS = 0.05  # the same for the first answer after a failure
+SENTINEL_SECONDS = 0.03  # the same for a Sentinel's; there are three, and all may hang
 PAUSE_SECONDS = 0.2  # between two attempts that are refused at once
 LONG_PAUSE_SECONDS = 0.5  # between two attempts that have to wait
 FOLLOW_SECONDS = 1.0  # at least, between two questions to the Sentinels which Redis is the master
@@ -222,7 +224,7 @@ class RedisStore:
         if not place.master:
             host, port = place.addresses[0]
             return self._redis.Redis(host, port, **options, single_connection_client=True)
-        quick = {**common, "socket_timeout": PROBE_SECONDS}
+        quick = {**common, "socket_timeout": SENTINEL_SECONDS}
         sentinel = self._redis.Sentinel(place.addresses, sentinel_kwargs=quick)
         if place.password:  # a Sentinel has the same password or, as a rule, none
             locked = {**quick, "password": place.password}

@@ -6,7 +6,8 @@ Rules
 2. A connection belongs to the thread that opened it.
 3. A write waits BUSY_SECONDS for another process's commit. If that was not enough, some program
    holds the lock, and until it lets go each attempt waits only LOCKED_SECONDS: the thread has
-   heartbeats to answer.
+   heartbeats to answer, and a server that is silent for 0.145 s is taken for dead. All attempts for
+   one turn of datagrams must not wait longer than 0.1 s.
 4. After each save, and before reads that would not notice, the files are checked
    (sqlite_files.py). If they were removed, replaced or cut short, every call raises StoreDown until
    they are back.
@@ -47,8 +48,8 @@ from slee_mock.store.interface import (
 )
 from slee_mock.store.sqlite_files import Fault, StoreFiles
 
-BUSY_SECONDS = 0.25  # to wait for another process's commit, which takes microseconds
-LOCKED_SECONDS = 0.01  # the same while a program is known to hold the lock
+BUSY_SECONDS = 0.08  # to wait for another process's commit, which takes microseconds
+LOCKED_SECONDS = 0.001  # the same while a program is known to hold the lock
 OPEN_SECONDS = 5.0  # in which servers that start together must have taken their turns
 READER_OPEN_SECONDS = 1.0  # the same for a reader, which waits only for a store being made
 FILES_AFTER_SAVE = 2  # files checked after each save: the database and its -wal

@@ -15,32 +15,32 @@ class DigitsLine(TextLabel):
 
     def __init__(self) -> None:
         super().__init__(tone="muted", tabular=True, name="digits")
-        self._sent = self._received = ""
+        self._sent = self._received = self._refused = ""
 
     def begin(self) -> None:
         """Another call."""
-        self._sent = self._received = ""
+        self._sent = self._received = self._refused = ""
         self.set_text("")
 
-    def hint(self) -> None:
-        """Keys can be used from now on."""
-        if not self.text():
-            self.set_text(texts.KEYS_HINT)
+    def show_use(self, held: bool) -> None:
+        """Say what keys do in a call that is up, or what they have done. `held`: by us."""
+        both = ((texts.DIGITS_SENT, self._sent), (texts.DIGITS_RECEIVED, self._received))
+        done = "   ".join(f"{word}: {_end_of(digits)}" for word, digits in both if digits)
+        self.set_text(texts.KEYS_HELD if held else self._refused or done or texts.KEYS_HINT)
 
     def show_event(self, event: object, call_id: str) -> None:
         """Show a digit that has left or come in this call, or that the other side takes none."""
         if isinstance(event, DigitPassed) and event.call_id == call_id:
-            self._add(event.digit, event.sent)
+            self._refused = ""
+            if event.sent:
+                self._sent += event.digit
+            else:
+                self._received += event.digit
         elif isinstance(event, DigitRefused) and event.call_id == call_id:
-            self.set_text(formatting.one_line(event.sentence))
-
-    def _add(self, digit: str, sent: bool) -> None:
-        if sent:
-            self._sent += digit
+            self._refused = formatting.one_line(event.sentence)
         else:
-            self._received += digit
-        both = ((texts.DIGITS_SENT, self._sent), (texts.DIGITS_RECEIVED, self._received))
-        self.set_text("   ".join(f"{word}: {_end_of(digits)}" for word, digits in both if digits))
+            return
+        self.show_use(held=False)
 
 
 def _end_of(digits: str) -> str:

@@ -397,9 +397,11 @@ class PhonePanel(QWidget):
         if had_focus:
             self.primary.setFocus(Qt.FocusReason.OtherFocusReason)
         talking = state is CallState.TALKING
-        self.pad.explain(texts.KEYS_SEND if talking else texts.KEYS_WAIT)
+        held = self.call is not None and self.call.held_here
+        said = texts.KEYS_SEND if talking else texts.KEYS_WAIT
+        self.pad.explain(texts.KEYS_HELD if held else said)
         if talking:
-            self.digits.hint()
+            self.digits.show_use(held)
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -461,7 +463,7 @@ class PhonePanel(QWidget):
 
     def _press_digit(self, digit: str) -> None:
         if self.call is not None:
-            if self.call.state is CallState.TALKING:
+            if self.call.state is CallState.TALKING and not self.call.held_here:
                 self.phone.dtmf(digit)  # shown once it has left
         else:
             if self.target.text() == self._prefilled and not self.target.isModified():

@@ -96,6 +96,8 @@ def remembered(core):
         flight._refusals,
         list(flight.moved),
         flight._octets,
+        dict(core.outage_queue._proven),
+        dict(core.outage_queue._unproven),
         list(core.failover.records),
         core.lines.own,
     )

@@ -17,7 +17,7 @@ from failover.upstream.health import REFUSED
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = (ROOT / "docs" / "operations.txt").read_text(encoding="utf-8")
 # these count by a reason they are given
-REASONED = {"_drop": "dropped.", "_refuse": "dropped.", "trouble": "trouble."}
+REASONED = {"_drop": "dropped.", "Refused": "dropped.", "trouble": "trouble."}
 SECOND_BIND, SECOND_NAME = ("bind=10.0.0.11", "bind=10.0.0.12"), ("asterisk1", "asterisk2")
 NAME = re.compile(r"[a-z][a-z0-9-]*\Z")
 

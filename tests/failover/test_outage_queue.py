@@ -110,19 +110,60 @@ def _route(core):
 
 def test_an_answer_to_what_a_dead_server_had_asked_waits_too():
     core = make_core()
+    at_bob = rings(core)
+    kill(core)
+    ok = answer(at_bob)
+    assert core.receive(ok, PHONES, BOB, 102.0).sends == ()
+    assert core.receive(ok, PHONES, BOB, 102.5).sends == ()
+    (passed,) = revive(core)
+    assert head(passed.data)[0] == "SIP/2.0 200 OK" and field(passed.data, "Failover-Kept") is None
+
+
+def test_a_phone_that_has_answered_is_not_sent_its_invite_again():
+    """It has no transaction left for it (RFC 3261 17.2.1), so it would ring as for a new call."""
+    core = make_core()
+    at_bob = rings(core)
+    kill(core)
+    core.receive(answer(at_bob), PHONES, BOB, 102.0)
+    assert phone(core, request(), 103.0).sends == (), "nor is its caller refused"
+    assert first_lines(revive(core, now=110.0)) == ["SIP/2.0 200 OK"]
+    assert not core.failover.signal("server1", REFUSED, 112.0, "refused").sends
+
+
+def test_so_it_is_where_its_200_was_passed_to_a_server_that_went_down_much_later():
+    core = make_core()
+    at_bob = rings(core)
+    ok = answer(at_bob)
+    assert core.quick(ok, PHONES, BOB, 102.0) or core.receive(ok, PHONES, BOB, 102.0).sends
+    core.failover.signal("server2", ANSWER, 105.0, "answers")
+    assert core.failover.signal("server1", REFUSED, 105.0, "refused").sends == ()
+    (again,) = core.receive(ok, PHONES, BOB, 106.0).sends
+    assert again.to == "server2"
+
+
+def rings(core):
+    """Alice calls through server1 and Bob's phone rings. Returns the INVITE as it has it."""
     invite = phone(core, request(), 100.0).sends[0].data
     onward = invite.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
     via = b"\r\nVia: SIP/2.0/UDP 192.0.2.11:5070;branch=z9hG4bKs1\r\nVia: "
-    (ringing,) = core.receive(
-        onward.replace(b"\r\nVia: ", via, 1), "server1", SERVERS["server1"], 100.1
-    ).sends
+    onward = onward.replace(b"\r\nVia: ", via, 1)
+    (at_bob,) = core.receive(onward, "server1", SERVERS["server1"], 100.1).sends
+    return at_bob.data
+
+
+@pytest.mark.parametrize("status", ["302 Moved Temporarily", "486 Busy Here", "603 Decline"])
+def test_a_refusal_waits_as_long_as_a_hang_up_for_the_caller_hears_it_ring_until_then(status):
+    core = make_core()
+    at_bob = rings(core)
     kill(core)
-    ok = answer(ringing.data)
-    assert core.receive(ok, PHONES, BOB, 102.0).sends == ()
-    assert core.receive(ok, PHONES, BOB, 102.5).sends == ()
-    sends = revive(core)
-    assert sorted(first_lines(sends)) == ["INVITE sip:bob@failover.test SIP/2.0", "SIP/2.0 200 OK"]
-    assert field(next(s.data for s in sends if s.data.startswith(b"SIP/")), "Failover-Kept") is None
+    core.receive(answer(at_bob, status), PHONES, BOB, 102.0)
+    core.failover.on_timer(3600.0)
+    (passed,) = revive(core, "server1", now=3700.0)
+    assert (passed.to, head(passed.data)[0]) == ("server1", f"SIP/2.0 {status}")
+    core.failover.signal("server2", ANSWER, 3700.1, "answers")
+    core.failover.signal("server2", ANSWER, 3700.2, "answers")
+    (again,) = core.failover.signal("server1", REFUSED, 3700.3, "refused").sends
+    assert (again.to, again.data) == ("server2", passed.data), "its phone repeats it no more"
 
 
 def test_a_call_that_rings_when_the_last_server_dies_comes_up_after_all():

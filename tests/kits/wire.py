@@ -57,7 +57,7 @@ class Forwarder:
             )
         if now >= self._look_due:
             self._look_due = now + LOOK_INTERVAL
-            packets += self._carry_out(self.core.failover.passive.look(now), now)
+            packets += self._carry_out(self.core.failover.on_timer(now), now)
         return packets
 
     def _carry_out(self, outcome: Outcome, now: float) -> list[Packet]:

@@ -69,6 +69,23 @@ def test_a_killed_redis_is_a_sentence_and_the_store_works_again_once_it_is_back(
     eventually(lambda: works(store, "c2"))
 
 
+def test_a_frozen_redis_holds_a_server_up_for_less_than_heartbeats_may_wait(
+    server, connect, eventually
+):
+    """A server that is silent for 0.145 s is taken for dead."""
+    store, waited = connect(patience=redis_store.ANSWER_SECONDS), []
+    for number in range(3):
+        eventually(lambda number=number: works(store, f"c{number}"))
+        server.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        for _ in range(17):
+            with pytest.raises(StoreDown):
+                store.get("call", "c1")
+        waited.append(time.monotonic() - began)
+        server.signal(signal.SIGCONT)
+    assert min(waited) < 0.12, waited  # the least: this computer may be busy
+
+
 @pytest.mark.long
 def test_a_frozen_redis_costs_one_short_wait_and_then_nobody_waits(server, connect, eventually):
     store = connect(patience=1.0)

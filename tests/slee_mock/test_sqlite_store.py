@@ -12,9 +12,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
+from slee_mock.server import BATCH
 from slee_mock.store.interface import ConditionalWrite, Row, StoreDown
 from slee_mock.store.sqlite_store import SqliteStore
 
@@ -176,6 +178,23 @@ def test_a_full_disk_is_told_loses_nothing_and_is_no_trouble_any_more_once_there
     )
     assert told["new"].endswith("the disk is full; make room")
     assert told["lost"] == [] and told["check"] == "ok"
+
+
+def test_a_lock_holds_a_whole_turn_of_datagrams_up_for_less_than_heartbeats_may_wait(tmp_path):
+    """A server that is silent for 0.145 s is taken for dead."""
+    path, waited = str(tmp_path / "cluster.db"), []
+    with contextlib.closing(SqliteStore(path)) as store:
+        for number in range(5):
+            store.save([ConditionalWrite("call", f"c{number}", "x", 0)])
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                began = time.monotonic()
+                for _ in range(1 + BATCH):  # all together, then one by one
+                    with pytest.raises(StoreDown, match="is locked by another program"):
+                        store.save([ConditionalWrite("call", "d", "x", 0)])
+                waited.append(time.monotonic() - began)
+                other.execute("ROLLBACK")
+    assert min(waited) < 0.12, waited  # the least: this computer may be busy
 
 
 def test_a_writer_that_is_frozen_with_the_lock_in_its_hand_holds_the_others_up_until_it_goes_on(

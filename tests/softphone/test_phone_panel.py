@@ -347,6 +347,17 @@ def test_only_digits_that_have_left_are_shown_and_who_takes_none_is_named(
     assert screen.says("digits") == "Bob's phone takes no digits"
 
 
+def test_on_hold_no_key_sends_a_tone_and_the_phone_says_so(screen: Screen, qtbot) -> None:
+    screen.talk()
+    screen.phone.become(CallState.TALKING, held_here=True)
+    click(qtbot, screen.button("dial_1"))
+    assert screen.phone.wishes == []
+    assert screen.says("digits") == "On hold: no tones are sent"
+    screen.phone.become(CallState.TALKING, held_here=False)
+    click(qtbot, screen.button("dial_1"))
+    assert screen.says("digits") == "Sent: 1"
+
+
 def test_of_many_digits_the_last_are_shown(screen: Screen, qtbot) -> None:
     screen.talk()
     for digit in "1234567890" * 3:
