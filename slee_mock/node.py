@@ -95,7 +95,7 @@ class Node:
         self._observer = observer
         self._keyed = store
         self.store = CachingStore(store)
-        self._forwarders = Forwarders(forwarder, hosts)
+        self._forwarder, self._forwarders = forwarder, Forwarders(forwarder, hosts)
         self._answers = context.answers
         self.options = OptionsResponder(context.answers, forwarder[0], *hosts)
         self.services = install(context)
@@ -179,6 +179,14 @@ class Node:
         for event, outcome in zip(events, outcomes, strict=True):
             self._tell_of(event, outcome, now)
         yield [*self._take_late(), *outcomes]
+
+    def too_large(self, sent: Iterable[bytes], now: float) -> Iterator[Sequence[Outcome]]:
+        """Handles messages that are too large for a UDP datagram: requests as if their next hop had
+        answered 513 (RFC 3261 16.9, 21.4.11)."""
+        refusals = [refusal for data in sent for refusal in self._answers.too_large(data)]
+        yield from self.receive(
+            [Datagram(send.data, self._forwarder, now) for send in refusals], now
+        )
 
     def _read(self, datagram: Datagram) -> Arrival | None:
         if is_keep_alive(datagram.data):

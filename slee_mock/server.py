@@ -256,16 +256,20 @@ class Server:
 
     def _send(self, outcomes: Sequence[Outcome]) -> None:
         """Counts what cannot be sent (no room, no route, port 0): this is UDP, and its receiver
-        repeats the request."""
+        repeats the request. One that is too large would only fail again."""
         sends = [
             (send.data, send.to or self._settings.forwarder)
             for outcome in outcomes
             for send in outcome.sends
         ]
-        failed = len(self._channel.send(sends))
-        self._counts["sent", "datagrams"] += len(sends) - failed
-        if failed:
-            self._counts["dropped", "unsendable"] += failed
+        failures = self._channel.send(sends)
+        self._counts["sent", "datagrams"] += len(sends) - len(failures)
+        if failures:
+            self._counts["dropped", "unsendable"] += len(failures)
+        too_large = [sends[at][0] for at, error in failures if error.errno == errno.EMSGSIZE]
+        if too_large and self._node:
+            for answered in self._node.too_large(too_large, self._clock.now()):
+                self._send(answered)
 
     def _deferred(self) -> int:
         return self._node.degraded.deferred if self._node else 0

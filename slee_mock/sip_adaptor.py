@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from sip import VERSION
 from sip.branch import keyed_hash
 from sip.errors import RemoteProtocolError
-from sip.message import Request, Response, parse, reply
+from sip.message import BrokenRequest, Request, Response, parse, reply
 from sip.uri import Uri
 from slee_mock.container.events import (
     Address,
@@ -170,6 +170,20 @@ class LocalResponses:
             return self.refuse(event, status, fields=fields)
         except RemoteProtocolError:
             return drop("unanswerable")  # not even what an answer needs could be read
+
+    def too_large(self, data: bytes) -> tuple[Send, ...]:
+        """Makes the 513 to a request that this server could not send on; nothing for an ACK or a
+        response."""
+        head, end, _ = data.partition(b"\r\n\r\n")
+        try:
+            request = parse(head + end, in_passing=True)
+        except BrokenRequest as error:
+            request = error.request  # its body is missing
+        except RemoteProtocolError:
+            return ()
+        if not isinstance(request, Request):
+            return ()
+        return self.reject(RequestEvent(request, ("", 0), 0.0), 513).sends
 
 
 class OptionsResponder:

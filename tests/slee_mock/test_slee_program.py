@@ -90,6 +90,24 @@ def test_a_heartbeat_hears_503_while_the_store_is_locked_and_200_again_after(
     assert forwarder.ask(register(), server).status == 200
 
 
+def test_a_caller_whose_invite_grows_too_large_here_is_told_and_its_call_is_over(
+    forwarder, program
+):
+    """With this server's Via no datagram can hold it."""
+    server = program("server1").start()
+    assert forwarder.ask(register(), server).status == 200
+    large = invite()
+    large.body = b"x" * (65_500 - len(large.to_bytes()))
+    refused = forwarder.ask(large, server)
+    assert (refused.status, refused.reason) == (513, "Message Too Large")
+    assert len(refused.all("Via")) == len(large.all("Via")), "it goes back to the caller"
+    forwarder.send(phone_request("ACK", large.uri, to_tag=refused.to_tag), server)
+    assert forwarder.ask(invite(call_id="c2"), server).method == "INVITE", "the ACK ends here"
+    calls = {each["call_id"]: each for each in server.read("/calls")["calls"]}
+    assert (calls["c1"]["state"], calls["c1"]["total"]) == ("ended", "0.00")
+    assert server.read("/status")["dropped"]["unsendable"] == 1
+
+
 @contextlib.contextmanager
 def locked(path):
     """Somebody else's hand on the store: it can be read, and not written to."""
