@@ -156,7 +156,7 @@ RTP = "RTP"
 PACKETS = tr("{codec} packets in {received}, out {sent}")
 PACKETS_TIP = tr("RTP packets: {received} received, {lost} lost on the way, {sent} sent")
 QUALITY = tr("Loss {loss:.1f} %, jitter {jitter:.0f} ms")
-QUALITY_RTT = tr("Loss {loss:.1f} %, jitter {jitter:.0f} ms, RTT {rtt:.0f} ms")
+QUALITY_RTT = tr("Loss {loss:.1f} %, jitter/RTT {jitter:.0f}/{rtt:.0f} ms")
 KEY_NAMES = {"*": tr("star"), "#": tr("hash")}
 # A length of time, for a screen reader: one of a unit, and several.
 UNITS = (

@@ -130,6 +130,7 @@ class DemoController(QObject):
         if self.guests:
             window.show_guests(self.guests.address, self.guests.password)
         window.again.clicked.connect(self.start_again)
+        window.presenting.connect(self._refresh)
         window.allow_phones(False)
         self._refresh(window)
         return window

@@ -105,7 +105,7 @@ class BillView(QWidget):
         )
         body = QWidget()
         column = QVBoxLayout(body)
-        column.setContentsMargins(0, GRID // 2, 0, 0)
+        column.setContentsMargins(0, GRID, 0, 0)
         column.setSpacing(GRID // 2)
         column.addLayout(beside(self._who, self._time))
         column.addWidget(self._why)

@@ -10,6 +10,7 @@ numbers alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from string import Template
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
@@ -57,6 +58,9 @@ QFrame#card { background: $surface; border-radius: 8px; border: 1px solid $line 
 QTabBar::tab { padding: 4px 8px; color: $muted; border: none; border-bottom: 3px solid transparent }
 QTabBar::tab:selected { color: $text; border-bottom-color: $text }
 QTabBar::tab:selected:focus { border-bottom-color: $hot }
+QTabWidget QComboBox { padding: 1px 0 1px 6px }
+QTabWidget QComboBox:focus { padding: 0 0 0 5px }
+QTabWidget QComboBox::drop-down { width: 16px }
 """)
 
 
@@ -71,9 +75,11 @@ class Card(QFrame):
 
 
 class Window(QWidget):
-    """`closing` is emitted once, when the person closes the window."""
+    """`closing` is emitted once, when the person closes the window; `presenting` when the
+    presenter's view begins or ends."""
 
     closing = Signal()
+    presenting = Signal()
 
     def __init__(
         self,
@@ -207,10 +213,10 @@ class Window(QWidget):
         return button
 
     def _make_keys(self) -> None:
-        """Ctrl+1 and Ctrl+2 go to a phone, Alt+digits to a page, Ctrl + - 0 change the text's
-        size."""
+        """Ctrl+1 and Ctrl+2 go to a phone, Alt+letters to a page, Ctrl + - 0 change the text's
+        size. In the presenter's view Ctrl+1 and Ctrl+2 call, answer and hang up."""
         for number, panel in enumerate(self.panels, start=1):
-            QShortcut(QKeySequence(f"Ctrl+{number}"), self, panel.focus_phone)
+            QShortcut(QKeySequence(f"Ctrl+{number}"), self, partial(self._use_phone, panel))
         pages = (STEPS_PAGE, "Alt+S"), (BILL_PAGE, "Alt+B"), (FAILOVER_PAGE, "Alt+F")
         for page, key in (*pages, (MESSAGES_PAGE, "Alt+M")):
             QShortcut(QKeySequence(key), self, lambda page=page: self.show_page(page))
@@ -222,6 +228,17 @@ class Window(QWidget):
             for key in keys:
                 QShortcut(QKeySequence(key), self, lambda change=change: self.change_zoom(change))
         QShortcut(QKeySequence("F11"), self, lambda: self.present(not self.presented))
+        self._leave = QShortcut(QKeySequence("Esc"), self, lambda: self.present(False))
+        self._leave.setEnabled(False)  # elsewhere it is the phones': decline or hang up
+        self.figure.phone.connect(self._click_phone)
+
+    def _use_phone(self, panel: PhonePanel) -> None:
+        (panel.primary.click if self.presented else panel.focus_phone)()
+
+    def _click_phone(self, name: str) -> None:
+        for panel in self.panels:
+            if panel.label == name and self.presented:
+                panel.primary.click()
 
     # -- what there is to show ---------------------------------------------------------------------
 
@@ -287,6 +304,9 @@ class Window(QWidget):
         return self._hint.text()
 
     def show_page(self, page: str) -> None:
+        """Out of the presenter's view, too, which has no pages."""
+        if self.presented:
+            self.present(False)
         for index in range(self.tabs.count()):
             if self.tabs.tabText(index) == page:
                 self.tabs.setCurrentIndex(index)
@@ -306,7 +326,9 @@ class Window(QWidget):
         self._grid.setRowStretch(1, 0)
         self.figure.setFocus()  # not on a button that kills
         self.figure.present(presented)
+        self._leave.setEnabled(presented)
         self._arrange()
+        self.presenting.emit()
 
     def change_zoom(self, change: float) -> None:
         """Larger or smaller text; 0: as the window's size has it."""

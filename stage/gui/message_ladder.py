@@ -27,6 +27,7 @@ from PySide6.QtCore import (
     Qt,
 )
 from PySide6.QtGui import (
+    QActionGroup,
     QColor,
     QGuiApplication,
     QKeySequence,
@@ -71,7 +72,7 @@ SVG_WIDTH = 900  # px
 LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 SDP = "\r\n\r\nv=0"  # a session description begins, as the body of a message
-SINCE_KILL, DELTA, CLOCK = "since kill", "delta", "clock"
+SINCE_KILL, DELTA, CLOCK = "since the kill", "since the message above", "of the day"
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -93,8 +94,11 @@ class LadderModel(QAbstractTableModel):
             self.records.popleft()
             self.endRemoveRows()
         killed = not row.source and row.kind == "refusal"
-        self.beginInsertRows(QModelIndex(), len(self.records), len(self.records))
-        self.records.append(row)
+        place = len(self.records)  # by time: a kill is told sooner than the message it followed
+        while place and self.records[place - 1].at > row.at:
+            place -= 1
+        self.beginInsertRows(QModelIndex(), place, place)
+        self.records.insert(place, row)
         self.endInsertRows()
         if self.zero is None or killed:
             self.zero = row.at
@@ -185,7 +189,7 @@ class RowPainter:
 
     @property
     def height(self) -> int:
-        return round(painting.height_of(zoomed(Size.SMALL)) * 1.5)
+        return round(painting.height_of(zoomed(Size.SMALL)) * 1.3)
 
     @property
     def times(self) -> float:
@@ -388,10 +392,16 @@ class Ladder(QWidget):
         copy.setContext(Qt.ShortcutContext.WidgetShortcut)
 
     def _make_filters(self) -> QHBoxLayout:
-        self.calls, self.methods, self.times = QComboBox(), QComboBox(), QComboBox()
+        self.calls, self.methods = QComboBox(), QComboBox()
         self.calls.addItem("All calls", "")
         self.methods.addItem("All methods", "")
-        self.times.addItems((SINCE_KILL, DELTA, CLOCK))
+        time_button, times = menu_button("Time")
+        self.times = QActionGroup(self)
+        for text in (SINCE_KILL, DELTA, CLOCK):
+            action = self.times.addAction(text)
+            action.setCheckable(True)
+            action.setChecked(text == SINCE_KILL)
+            times.addAction(action)
         self.options = small_button("OPTIONS")
         self.options.setCheckable(True)
         self.options.setToolTip("Show the questions within the call that the demo asks by itself")
@@ -404,18 +414,21 @@ class Ladder(QWidget):
         names = ("Which call", "Which method", "How times are shown", "Show OPTIONS", "Save")
         row = QHBoxLayout()
         row.setSpacing(GRID // 2)
-        parts = (self.calls, self.methods, self.times, self.options, save)
+        parts = (self.calls, self.methods, time_button, self.options, save)
         for part, name in zip(parts, names, strict=True):
             part.setAccessibleName(name)
             row.addWidget(part)
-        for box in (self.calls, self.methods, self.times):
+        time_button.setToolTip("How times are shown")
+        for box in (self.calls, self.methods):
             box.setToolTip(box.accessibleName())
             box.setFrame(False)
-        row.insertStretch(4, 1)
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+            box.setMinimumWidth(8 * GRID)
+        row.insertStretch(2, 1)  # what is shown to the left, how to the right
         self.calls.currentIndexChanged.connect(self._choose)
         self.methods.currentIndexChanged.connect(self._choose)
         self.options.toggled.connect(self._choose)
-        self.times.currentTextChanged.connect(self._show_times)
+        self.times.triggered.connect(lambda action: self._show_times(action.text()))
         return row
 
     # -- rows --------------------------------------------------------------------------------------

@@ -109,10 +109,14 @@ def phone_note(state: DemoState, phone: str) -> str:
 
 
 def headline(
-    state: DemoState, servers: dict[str, ProgramState], forwarders: dict[str, ProgramState]
+    state: DemoState,
+    servers: dict[str, ProgramState],
+    forwarders: dict[str, ProgramState],
+    presented: bool = False,
 ) -> Headline:
     """The present situation in a headline: the first that applies of: a program that does not
-    start, nobody serves, a call in its states, the phones waiting."""
+    start, nobody serves, a call in its states, the phones waiting. `presented`: of the phones the
+    figure alone is to be seen."""
     programs = [*servers.values(), *forwarders.values()]
     if any(program.starting and not program.crashed for program in servers.values()):
         return STARTING
@@ -125,14 +129,22 @@ def headline(
     if state.hot is None and not state.up:
         return _without_servers(state, servers)
     if state.talking:
-        return _talking_through_pair(state, forwarders) or _talking(state)
+        pair = _talking_through_pair(state, forwarders, presented)
+        return pair or _talking(state, presented)
     if state.call_state(state.callee) == "incoming":
-        return _ringing(state)
+        return _ringing(state, presented)
     if "calling" in _call_states(state) or "ringing" in _call_states(state):
         through = state.carrier or "no server"
         words = f"{state.caller} calls"
         return Headline("out", "ringing", words, f"The call goes through {through}.")
-    return _at_rest(state, programs)
+    return _at_rest(state, programs, presented)
+
+
+def _how(action: str, phone: str, presented: bool) -> str:
+    """Where to click in order to call, answer or hang up."""
+    if presented:
+        return f"Click {phone} to {action.lower()}"
+    return f"Click {action} at {phone}'s phone"
 
 
 def _call_states(state: DemoState) -> set[str]:
@@ -162,7 +174,7 @@ def _without_forwarders(state: DemoState) -> str:
     return "Nobody has the phones' address. Restart either: the first to start is the active one."
 
 
-def _ringing(state: DemoState) -> Headline:
+def _ringing(state: DemoState, presented: bool) -> Headline:
     if state.takeover_ms is not None:
         after = milliseconds(state.takeover_ms)
         hint = f"The ringing call went on through {state.second} {after} after the kill."
@@ -171,10 +183,12 @@ def _ringing(state: DemoState) -> Headline:
     else:
         hint = f"Only {state.carrier} is alive."
     words = f"{state.callee}'s phone rings"
-    return Headline("in", "ringing", words, f"Click Answer at {state.callee}'s phone. {hint}")
+    return Headline("in", "ringing", words, f"{_how('Answer', state.callee, presented)}. {hint}")
 
 
-def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState]) -> Headline | None:
+def _talking_through_pair(
+    state: DemoState, forwarders: dict[str, ProgramState], presented: bool
+) -> Headline | None:
     """The statement on the two forwarders, if that is the latest news or the next thing to do."""
     killed, after = state.forwarder_killed, state.forwarder_takeover_ms
     if killed and after is not None and not (state.killed and state.killed.at > killed.at):
@@ -182,7 +196,8 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
         if state.killed is None and state.spare:
             advice = f"Now crash {state.carrier} too."
         else:
-            advice = f"Hang up at {_hanger(state)}'s phone: the call ends through {state.successor}"
+            advice = _how("Hang up", _hanger(state), presented)
+            advice += f": the call ends through {state.successor}"
             advice += f" and {state.carrier}." if state.carrier else "."
         return Headline("check", "hot", words, f"{_heard(state)}{advice}")
     if not forwarders or killed or state.takeover_ms is None:
@@ -195,7 +210,7 @@ def _talking_through_pair(state: DemoState, forwarders: dict[str, ProgramState])
         if standby
         else f"Restart the forwarder that is down, so that {state.active} has a standby again."
     )
-    return _talking(state)._replace(hint=f"{_heard(state)}{advice}")
+    return _talking(state, presented)._replace(hint=f"{_heard(state)}{advice}")
 
 
 def _heard(state: DemoState) -> str:
@@ -211,7 +226,7 @@ def _hanger(state: DemoState) -> str:
     return state.caller if state.caller in state.calls else next(iter(state.calls), state.caller)
 
 
-def _talking(state: DemoState) -> Headline:
+def _talking(state: DemoState, presented: bool) -> Headline:
     carrier = state.carrier
     if carrier is None:
         hint = "The call runs on; wait a moment."
@@ -243,12 +258,12 @@ def _talking(state: DemoState) -> Headline:
         words = f"{target} takes over"
     hint = "That is from the kill to the next message of the ringing call. "
     hint = hint if state.rang_at_kill and after is not None else _heard(state)
-    hint += f"Hang up at {_hanger(state)}'s phone to see the bill"
+    hint += f"{_how('Hang up', _hanger(state), presented)} and see the bill"
     hint += f", or kill {carrier} too." if state.spare else ", or bring a spare server back."
     return Headline("check", "hot", words, hint)
 
 
-def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
+def _at_rest(state: DemoState, programs: list[ProgramState], presented: bool) -> Headline:
     bill = state.bill
     gone = [program.name for program in programs if not program.alive and not program.starting]
     again = f"Restart {' and '.join(gone)} and call again." if gone else "Call again at any time."
@@ -273,7 +288,7 @@ def _at_rest(state: DemoState, programs: list[ProgramState]) -> Headline:
         hint = "One side has answered; the other has not heard of it yet."
         return Headline("call", "alive", f"{state.callee} answers", hint)
     if all(state.registered.get(phone) for phone in (state.cast.caller, state.cast.callee)):
-        hint = f"Click Call at {state.cast.caller}'s phone."
+        hint = f"{_how('Call', state.cast.caller, presented)}."
         if gone:
             hint += f" Nobody would take over from {state.hot}: restart {' and '.join(gone)} first."
         return Headline("check", "alive", "Ready", hint)
@@ -290,7 +305,7 @@ def large_numbers(state: DemoState) -> tuple[str, str]:
         return first, f"{state.bill.total} {state.bill.currency} for {state.bill.seconds} s"
     gap = state.longest_gap_ms
     name = "pause at the crash" if state.killed else "longest pause"
-    return first, "" if gap is None else f"{name} {milliseconds(gap)}"
+    return first, "" if gap is None else f"{milliseconds(gap)} {name}"
 
 
 def show(
@@ -313,7 +328,7 @@ def show(
     window.steps.show_rows(rows)
     window.bill.show_bill(state.shown_bill)
     window.failover.show_state(state, window.ladder.rows)
-    said = headline(state, servers, forwarders)
+    said = headline(state, servers, forwarders, window.presented)
     if announced and not state.calls:
         said = Headline("call", "hot", *announced)
     elif announced:

@@ -4,7 +4,8 @@ pull on each server.
 With two forwarders (Figure 3 of the document) the address that they share is drawn apart, and each
 has a plug too.
 
-It shows what it is told and asks for nothing but `kill` and `restart`. GUI thread.
+It shows what it is told, and asks for `kill` and `restart`; `phone` tells of a click on one. GUI
+thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
-from PySide6.QtGui import QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtGui import QMouseEvent, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from softphone.gui import icons
@@ -80,6 +81,7 @@ class TopologyView(QWidget):
     """`phones`, `servers` and `pair` are the names, left and right; `pair` is empty if there is but
     one forwarder."""
 
+    phone = Signal(str)  # was clicked
     kill = Signal(str)
     restart = Signal(str)
 
@@ -260,6 +262,12 @@ class TopologyView(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self.rescale()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        place = event.position() / self._scale
+        for name in self.phones:
+            if self._geometry.boxes[name].contains(place):
+                self.phone.emit(name)
 
     # -- motion ------------------------------------------------------------------------------------
 

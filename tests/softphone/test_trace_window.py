@@ -132,7 +132,7 @@ def test_the_quality_of_the_call_is_shown(phone, qtbot) -> None:
     phone.stats = FakeStats(500, 490, 10, 3.2, 21.4, codec="PCMA", round_trip_ms=12.3)
     phone.begin(CallState.CALLING)
     phone.become(CallState.TALKING)
-    told = "Loss 2.0 %, jitter 3 ms, RTT 12 ms"
+    told = "Loss 2.0 %, jitter/RTT 3/12 ms"
     qtbot.waitUntil(lambda: "PCMA packets in 490" in find(phone.panel, "packets", QLabel).text())
     qtbot.waitUntil(lambda: find(phone.panel, "quality", QLabel).text() == told)
 

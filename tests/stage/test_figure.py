@@ -627,6 +627,33 @@ def test_the_presenters_view_shows_figure_headline_and_two_numbers(window: Windo
     assert not any(label.isVisible() for label in window._numbers)
 
 
+def test_a_call_is_made_and_ended_in_the_presenters_view(window: Window, qtbot: QtBot) -> None:
+    pressed: list[str] = []
+    window.allow_phones(True)
+    for panel in window.panels:
+        panel.primary.setEnabled(True)
+        panel.primary.clicked.disconnect()
+        panel.primary.clicked.connect(lambda _=False, name=panel.label: pressed.append(name))
+    window.present(True)
+    figure = window.figure
+    place = figure._geometry.boxes["Bob"].center() * figure._scale
+    qtbot.mouseClick(figure, Qt.MouseButton.LeftButton, pos=place.toPoint())
+    qtbot.keyClick(window, "1", Qt.KeyboardModifier.ControlModifier)
+    assert pressed == ["Bob", "Alice"]
+    rings = [
+        CallStateChanged(1, "Alice", "calling", "c"),
+        CallStateChanged(2, "Bob", "incoming", "c"),
+        ServersUp(2, frozenset({"server1"}), "server1"),
+    ]
+    hint = headline(state(*rings), running(), {}, presented=True).hint
+    assert hint.startswith("Click Bob to answer.") and "phone" not in hint
+    qtbot.keyClick(window, Qt.Key.Key_Escape)
+    assert not window.presented and all(panel.isVisible() for panel in window.panels)
+    window.present(True)
+    qtbot.keyClick(window, "m", Qt.KeyboardModifier.AltModifier)
+    assert not window.presented and window.tabs.tabText(window.tabs.currentIndex()) == MESSAGES_PAGE
+
+
 def test_the_tabs_are_reached_by_keyboard(window: Window, qtbot: QtBot) -> None:
     for key, page in (("m", MESSAGES_PAGE), ("b", BILL_PAGE)):
         qtbot.keyClick(window, key, Qt.KeyboardModifier.AltModifier)

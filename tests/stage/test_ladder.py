@@ -68,14 +68,18 @@ def test_rows_are_filtered_by_call_and_by_method(ladder: Ladder) -> None:
     assert labels(ladder) == ["server1 killed", "BYE"]
 
 
+def show_times(ladder: Ladder, which: str) -> None:
+    next(each for each in ladder.times.actions() if each.text() == which).trigger()
+
+
 def test_times_are_since_the_kill_since_the_last_or_of_the_day(ladder: Ladder) -> None:
     assert [ladder.filter.time_of(number) for number in (0, 2, 4)] == ["-1.000", "+0.000", "+0.500"]
-    ladder.times.setCurrentText(DELTA)
+    show_times(ladder, DELTA)
     assert ladder.filter.time_of(3) == "+0.010"
     assert ladder.filter.time_of(1) == "+0.200", "since the message above, not since a hidden one"
-    ladder.times.setCurrentText(CLOCK)
+    show_times(ladder, CLOCK)
     assert ladder.filter.time_of(0).count(":") == 2
-    ladder.times.setCurrentText(SINCE_KILL)
+    show_times(ladder, SINCE_KILL)
 
 
 def test_a_selected_message_is_shown_whole_and_can_be_walked_by_keyboard(
@@ -123,3 +127,10 @@ def test_the_pcap_is_opened_by_wireshark(ladder: Ladder, tmp_path: Path) -> None
     command = ["tshark", "-r", str(tmp_path / "a.pcap"), "-d", "udp.port==5070,sip", *fields]
     out = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert out.splitlines() == ["INVITE\tc1\t5070", "INVITE\tc1\t5070"]
+
+
+def test_rows_stand_in_the_order_of_their_times(ladder: Ladder) -> None:
+    last = ladder.rows[-1].at
+    ladder.add(LadderRow(last + 1.0, "", "", "server2 killed", "refusal"))
+    ladder.add(LadderRow(last + 0.998, "Alice", "server2", "BYE", method="BYE", call_id="c1"))
+    assert [row.label for row in ladder.rows[-2:]] == ["BYE", "server2 killed"]
