@@ -276,15 +276,22 @@ class Forwarder:
 
     def _use_servers(self, lines: Sequence[ServerLine], settings: Settings) -> None:
         """Uses these servers, and settings, from now on. A server whose name and address stay the
-        same keeps its health and its sockets. Raises OSError, and changes nothing, for a server
-        whose address is of another family than the forwarder's."""
+        same keeps its health and its sockets, one that has another name now its health. Raises
+        OSError, and changes nothing, for a server whose address is of another family than the
+        forwarder's."""
         now, former = time.monotonic(), self._links.by_name
+        by_address = {link.server.address: link.server for link in former.values()}
         links: dict[str, ServerLink] = {}
         for line in lines:
             check_family(settings.listen, line.address)
             link = former.get(line.name)
             if not link or link.server.address != line.address:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
+                renamed = by_address.get(line.address)
+                if renamed:
+                    server.health, server.answers_503 = renamed.health, renamed.answers_503
+                    server.ever_answered = renamed.ever_answered
+                    server.last_heard_at = renamed.last_heard_at
                 if link:  # it has moved; the operator's state belongs to the name
                     server.admin_state = link.server.admin_state
                 link = ServerLink(server)
@@ -298,12 +305,13 @@ class Forwarder:
         servers = [link.server for link in links.values()]
         table = ServerTable(servers, settings.policy, settings.convergence, settings.path)
         self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
-        self._loop.call(
-            lambda: self._relay.carry_out(
-                self._core.replace_table(table, settings.fall, settings.rise, now)
-            )
-        )
-        self._links.open_all()
+
+        def replace_table() -> None:
+            outcome = self._core.replace_table(table, settings.fall, settings.rise, now)
+            self._links.open_all()  # a renamed server is sent something at once
+            self._relay.carry_out(outcome)
+
+        self._loop.call(replace_table)
 
     def _server(self, line: ServerLine, health: Health) -> Server:
         return Server(line, health, self.secret.key)

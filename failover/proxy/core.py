@@ -416,7 +416,8 @@ class Core:
         """The system would not send this message of ours, or its receiver's computer refused it.
         The sender gets what it would get if the receiver had answered with `status` (RFC 3261
         16.9). Not for an ACK or a response, nor for a request of a dialog but a re-INVITE: its
-        sender ends that by itself, and a hang-up is not to be refused."""
+        sender ends that by itself, and a hang-up is not to be refused. Who cancels an INVITE waits
+        for the final answer to that (9.1), which its phone will not send any more."""
         try:
             request = parse(b"".join(data.partition(b"\r\n\r\n")[:2]), in_passing=True)
         except BrokenRequest as error:
@@ -432,16 +433,22 @@ class Core:
             return NOTHING
         if status != 513 and request.to_tag and request.method != "INVITE":
             return NOTHING
-        self.pending.remove_request(request_key(branch, request.method))
         self.orphans.invite_answered(octets(branch), final=True)
-        self.counters[f"answered.{status}"] += 1
-        response = reply(request, status, "", self.lines.own_tag(branch))
-        back = self.lines.way_back(response)
-        if not back:
-            return NOTHING
-        response.pop_via()
-        datagram = PendingDatagram("", response.to_bytes(), side, back.address, now)
-        return self._return(response, datagram, back, now)
+        cancel = request.method == "CANCEL"
+        answers = [("CANCEL", 200), ("INVITE", status)] if cancel else [(request.method, status)]
+        outcome = NOTHING
+        for method, answered in answers:
+            self.pending.remove_request(request_key(branch, method))
+            response = reply(request, answered, "", self.lines.own_tag(branch))
+            response.set("CSeq", f"{request.cseq.number} {method}")
+            back = self.lines.way_back(response)
+            if not back:
+                return NOTHING
+            self.counters[f"answered.{answered}"] += 1
+            response.pop_via()
+            datagram = PendingDatagram("", response.to_bytes(), side, back.address, now)
+            outcome = joined((outcome, self._return(response, datagram, back, now)))
+        return outcome
 
     # -- events ------------------------------------------------------------------------------------
 

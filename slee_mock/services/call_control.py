@@ -426,10 +426,12 @@ def _deliverable(request: Request) -> Request:
 
 
 def _contact(request: Request) -> str:
-    contacts = request.contacts
-    if not contacts:
+    """Reads the URI of its first Contact. One that cannot be read, or names no host, does not
+    cost the call: then it is the address that the request came from."""
+    if request.get("Contact") is None:
         raise RemoteProtocolError("Contact is missing")  # RFC 3261 8.1.1.8
-    return str(contacts[0].uri)
+    host, port = request.vias[-1].reply_address()
+    return contact_of(request) or str(Uri("sip", request.from_.uri.user, host, port))
 
 
 def _name(who: NameAddr) -> str:

@@ -73,9 +73,14 @@ class SessionTimers:
 
 
 def knows_timers(message: Message) -> bool:
-    return "timer" in (
-        each.lower() for each in (*message.values("Supported"), *message.values("Require"))
-    )
+    return any("timer" in _options(message, name) for name in ("Supported", "Require"))
+
+
+def _options(message: Message, name: str) -> list[str]:
+    try:
+        return [each.lower() for each in message.values(name)]
+    except RemoteProtocolError:
+        return []  # an open quotation mark: it is for the other phone to read
 
 
 def _seconds(message: Message, name: str) -> int | None:

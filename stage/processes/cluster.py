@@ -87,7 +87,7 @@ def port_in_use(sentence: str) -> str:
     """A program's complaint that its address is in use, with the demo's remedy. The settings file
     that the program names is a temporary one of ours."""
     remedy = "end it, or add --free-ports."
-    demo = re.search(rf"{FOLDER}(\d+)-", sentence)
+    demo = re.search(rf"{FOLDER}([0-9]+)-", sentence)
     if demo:
         return f"Another demo is running (pid {demo[1]}): {remedy}"
     return f"{sentence.partition('; ')[0].rstrip('.')}: {remedy}"

@@ -449,6 +449,24 @@ def test_a_refusal_that_comes_while_the_address_is_given_up_holds_nobody_up(scen
     assert forwarder.status()["errors"] == 0
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems have no queue of refusals to be read"
+)
+def test_a_caller_who_gives_up_after_the_called_phone_has_crashed_hears_so_at_once(
+    scene, free_port, eventually
+):
+    """The final answer to the INVITE ends the call (RFC 3261 9.1), and only the phone could give
+    it."""
+    _, listen, servers, _ = scene
+    server_asks(servers[0], listen, "127.0.0.1", free_port(), "CANCEL")
+    eventually(lambda: len(answers(servers[0])) == 2)
+    numbers = [field(data, "CSeq") for data in servers[0].heard if data.startswith(b"SIP/2.0")]
+    assert list(zip(answers(servers[0]), numbers, strict=True)) == [
+        ("SIP/2.0 200 OK", "1 CANCEL"),
+        ("SIP/2.0 503 Service Unavailable", "1 INVITE"),
+    ]
+
+
 def test_a_bye_to_a_phone_that_is_gone_is_not_refused(scene, free_port, eventually):
     _, listen, servers, _ = scene
     server_asks(servers[0], listen, "127.0.0.1", free_port(), "BYE", to_tag="b")

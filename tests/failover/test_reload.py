@@ -172,6 +172,17 @@ def test_a_reload_keeps_health_counts_and_the_operator_s_wishes(scene, eventuall
     ]
 
 
+def test_a_reload_that_only_renames_servers_refuses_nobody(scene, eventually):
+    running, servers = scene
+    with talking(running.address) as answers:
+        for first, second in (("a", "b"), ("server2", "server1"), ("server1", "server2")):
+            servers[0].name, servers[1].name = first, second
+            running.write(servers[:2])
+            running.reload(eventually, f"+ {first}")
+            assert {each["state"] for each in running.status()["servers"]} == {"UP"}
+            eventually(more_than(answers, 20))
+
+
 def test_a_wish_is_for_a_name_and_goes_with_it_to_another_address(scene, eventually):
     running, servers = scene
     running.post("/servers/server2/disable")
