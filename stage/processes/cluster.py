@@ -7,6 +7,7 @@ Everything is on loopback unless it is said where else the forwarder listens. `s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -83,13 +84,17 @@ def _hold(held: list[socket.socket]) -> int:
         return port
 
 
-def port_in_use(sentence: str) -> str:
-    """A program's complaint that its address is in use, with the demo's remedy. The settings file
-    that the program names is a temporary one of ours."""
+def port_in_use(sentence: str, temporary: Path | None = None) -> str:
+    """A program's complaint that a port is in use, with the demo's remedy. The settings file that
+    the program names is a temporary one of ours. `temporary`: the folder of the demos' folders."""
     remedy = "end it, or add --free-ports."
-    demo = re.search(rf"{FOLDER}([0-9]+)-", sentence)
-    if demo:
-        return f"Another demo is running (pid {demo[1]}): {remedy}"
+    temporary = temporary or Path(tempfile.gettempdir())
+    for settings in temporary.glob(f"{FOLDER}*/*.properties"):
+        demo = re.match(rf"{FOLDER}(\d+)-", settings.parent.name)
+        with contextlib.suppress(OSError):  # it ends at this moment
+            usual = f":{Ports.forwarder}\n" in settings.read_text(encoding="utf-8")
+            if demo and usual and int(demo[1]) != os.getpid():
+                return f"Another demo is running (pid {demo[1]}): {remedy}"
     return f"{sentence.partition('; ')[0].rstrip('.')}: {remedy}"
 
 

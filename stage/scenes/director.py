@@ -292,7 +292,7 @@ class Director(QObject):
         except StopIteration:
             self._end("")
         except SceneFailed as error:
-            self._end(str(error))
+            self._end(f"{error} {self._shown()}")
 
     def _shown(self) -> str:
         """What each phone says, and the headline: why something was not seen."""

@@ -98,7 +98,7 @@ def uninterrupted(state: DemoState) -> CheckResult:
     if len(fresh) < len(state.calls) or gap is None or lost is None:
         return NOT_YET
     # the phones show the longest gap of the whole call
-    words = f"gap at crash {milliseconds(gap)}, {lost or 'none'} lost"
+    words = f"gap at crash {milliseconds(gap)}, {lost} lost"
     return CheckResult(min(fresh) >= AUDIO_PACKETS and gap <= HEARD_GAP_MS, words)
 
 

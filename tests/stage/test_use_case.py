@@ -124,7 +124,7 @@ def test_the_whole_use_case_fulfils_all_nine_steps_with_their_measures() -> None
         "through server1",
         "process 4711 killed",
         "1.8 ms",
-        "gap at crash 21 ms, none lost",
+        "gap at crash 21 ms, 0 lost",
         "after 12.0 s",
         "0.20 EUR",
     ]
@@ -198,7 +198,7 @@ def test_a_server_that_ends_by_itself_did_not_crash() -> None:
 
 def test_a_long_pause_of_the_audio_is_an_interruption() -> None:
     script = play(*WHOLE[:5], [audio("Alice", 10, 99, gap=900.0), audio("Bob", 10, 99)])
-    assert 7 not in observed(script) and words(script, 7) == "gap at crash 900 ms, none lost"
+    assert 7 not in observed(script) and words(script, 7) == "gap at crash 900 ms, 0 lost"
 
 
 def test_audio_that_stopped_at_the_crash_does_not_count_as_continued() -> None:
@@ -262,7 +262,7 @@ def test_what_dies_of_a_message_before_the_phone_tells_of_it_belongs_to_the_call
 def test_the_pause_is_that_around_the_crash_and_then_stays() -> None:
     late = [audio("Alice", 10, 99, gap=30.0), audio("Bob", 10, 99), audio("Alice", 60, 999, 151.0)]
     script = play(*WHOLE[:5], late)
-    assert words(script, 7) == "gap at crash 30 ms, none lost"
+    assert words(script, 7) == "gap at crash 30 ms, 0 lost"
 
 
 def test_nothing_is_said_to_go_on_while_the_call_is_held() -> None:
