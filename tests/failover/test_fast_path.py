@@ -539,7 +539,7 @@ def good(dice, core):
 
 def shake(twins, dice):
     """Something happens to a server, or to the list of them."""
-    name, kind = dice.choice(list(SERVERS)), dice.randrange(10)
+    name, kind = dice.choice(list(twins.cores[0].table.by_name)), dice.randrange(10)
     signal, leaving = dice.choice([ANSWER, ANSWER, MISS, REFUSED]), dice.choice([None, True, False])
     wish, policy = dice.choice(list(AdminState)), dice.choice([CALL_ID, FIRST_LIVE])
     if kind < 7:
