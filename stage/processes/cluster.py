@@ -90,7 +90,7 @@ def port_in_use(sentence: str, temporary: Path | None = None) -> str:
     remedy = "end it, or add --free-ports."
     temporary = temporary or Path(tempfile.gettempdir())
     for settings in temporary.glob(f"{FOLDER}*/*.properties"):
-        demo = re.match(rf"{FOLDER}(\d+)-", settings.parent.name)
+        demo = re.match(rf"{FOLDER}([0-9]+)-", settings.parent.name)
         with contextlib.suppress(OSError):  # it ends at this moment
             usual = f":{Ports.forwarder}\n" in settings.read_text(encoding="utf-8")
             if demo and usual and int(demo[1]) != os.getpid():
