@@ -1,4 +1,5 @@
 """`pytest --processes 2`: a second process runs the tests from the other end of the list.
+(pytest-xdist does more; these tests are to need no packages but pytest and pytest-qt.)
 
 This process takes the test files from the first on, the second one from the last on, until they
 meet: each file is run by the process that makes its claim, an empty file in a common folder. The
