@@ -180,7 +180,9 @@ def test_a_server_that_comes_back_in_mid_call_spoils_neither_call_nor_bill(start
     demo.until(lambda: demo.server("server1") == "hot", "new calls go to server1 again")
     demo.press(demo.alice, "Hang up")
     demo.until(lambda: demo.total, "the bill")
-    talk = demo.show.use_case.state.talk_seconds
+    state = demo.show.use_case.state
+    demo.until(lambda: state.talk_seconds, "the end at Alice's phone")
+    talk = state.talk_seconds
     for server in ("server1", "server2"):
         (call,) = demo.bills(server)
         assert call["final"] and talk is not None and abs(int(str(call["seconds"])) - talk) <= 1
