@@ -117,8 +117,8 @@ class Call(ShownCall):
             if status >= 200:
                 self.layer.emit(ProbeAnswered(later, self.call_id, now, status))
             # silence ends no call here, for its sound may well go on
-            if status == 481 and self.state is TALKING:
-                self._lost(later, status)
+            if status == 481:
+                self.lost(later, status)
 
         self.ask("OPTIONS", answered, now)
 
@@ -226,7 +226,7 @@ class Call(ShownCall):
         elif status == 422 and response is not None and self.timer.lengthen(response):
             again(now)
         elif status in (408, 481):
-            self._lost(now, status)
+            self.lost(now, status)
         elif status >= 300:
             return status
         return 0
@@ -258,9 +258,11 @@ class Call(ShownCall):
         if invited:
             self.emit_talking(now)
 
-    def _lost(self, now: float, status: int) -> None:
+    def lost(self, now: float, status: int) -> None:
         """RFC 3261 12.2.1.2: a dialog that answers 481, or not at all, is over. The BYE is for a
         peer gone deaf, and for the servers on the way, whose bill would run on."""
+        if self.state is not TALKING:
+            return
         self.send_bye(now)
         self.change(GONE, now, user_messages.CALL_LOST.format(name=self.name), status)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sip.message import Response
 from softphone.ua import user_messages
-from softphone.ua.call_view import GONE, TALKING
+from softphone.ua.call_view import TALKING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import DigitPassed, DigitRefused
 
@@ -60,10 +60,8 @@ class InfoDigits:
         self._under_way = False
         if status < 300:
             self._call.layer.emit(DigitPassed(now, self._call.call_id, digit, True))
-        elif status == 481:  # RFC 3261 12.2.1.2
-            self._call.change(
-                GONE, now, user_messages.CALL_LOST.format(name=self._call.name), status
-            )
+        elif status == 481:
+            self._call.lost(now, status)
         else:
             self._waiting.clear()
             self._refuse(digit, now)

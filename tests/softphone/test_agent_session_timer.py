@@ -369,6 +369,24 @@ def test_a_peer_that_forgot_the_call_ends_it_at_the_refresh_with_a_bye_for_those
     assert network.names().count("BYE") == 1
 
 
+def test_a_peer_that_forgot_the_call_ends_it_at_a_digit_by_info_with_a_bye():
+    network, alice, bob = talking()
+    network.leave(bob.address)
+
+    def react(request):
+        allow = ("Allow", "INVITE, ACK, BYE, INFO, UPDATE")
+        if request.method == "UPDATE":
+            return [reply(request, 200, fields=[allow])]
+        return [reply(request, 481)]
+
+    Scripted(network, bob.address, react)
+    network.run(HALF + 1)
+    alice.does("digit", "5")
+    network.run(1.0)
+    assert (alice.state, alice.sentence) == (ENDED, "The call with Bob was lost")
+    assert network.names()[-4:] == ["INFO", "481 INFO", "BYE", "481 BYE"]
+
+
 def test_a_peer_that_vanished_is_noticed_at_the_refresh_and_left_with_a_bye():
     network, alice, bob = talking()
     network.leave(bob.address)
