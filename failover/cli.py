@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from failover.admin import logging_setup
 from failover.admin.systemd_notify import Notifier
+from failover.config.networks import LOOPBACK
 from failover.config.properties import Fault, decode
 from failover.config.settings import FIRST_LIVE, Settings, SettingsError, literal, read
 from failover.config.shared_secret import Secret, SecretError, open_secret, secret_path
@@ -162,18 +163,13 @@ def warnings(settings: Settings) -> list[str]:
 
 def _unreachable(settings: Settings) -> list[str]:
     where = f"forwarder.listen={format_address(settings.listen)}"
-    host = ip_address(settings.listen[0].partition("%")[0])
-    if not host.is_unspecified and not is_here(settings.listen[0]):
+    host = settings.listen[0]
+    everywhere = ip_address(host).is_unspecified
+    if not everywhere and not is_here(host):
         then = "it stands by until it has" if settings.standby else "it does not start until then"
         return [f"{where}: this computer has no such address now; {then}"]
-    if not host.is_loopback:
-        return []
-    away = [
-        str(server)
-        for server in settings.servers
-        if not ip_address(server.address[0].partition("%")[0]).is_loopback
-    ]
-    if not away:
+    away = [str(server) for server in settings.servers if server.address[0] not in LOOPBACK]
+    if host not in LOOPBACK or not away:
         return []
     return [f"{where} is of this computer only: no requests of {', '.join(away)} arrive there"]
 
@@ -186,7 +182,7 @@ def _unknown_links(settings: Settings) -> list[str]:
 
 
 def _open_pages(settings: Settings) -> list[str]:
-    if settings.admin and not ip_address(settings.admin[0].partition("%")[0]).is_loopback:
+    if settings.admin and settings.admin[0] not in LOOPBACK:
         where = format_address(settings.admin)
         return [
             f"the pages at {where} have no password: whoever reaches them sees every call's "

@@ -289,9 +289,7 @@ class Forwarder:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))
                 renamed = by_address.get(line.address)
                 if renamed:
-                    server.health, server.answers_503 = renamed.health, renamed.answers_503
-                    server.ever_answered = renamed.ever_answered
-                    server.last_heard_at = renamed.last_heard_at
+                    server.inherit_health(renamed)
                 if link:  # it has moved; the operator's state belongs to the name
                     server.admin_state = link.server.admin_state
                 link = ServerLink(server)

@@ -119,6 +119,11 @@ class Server:
             self.down_since = None
         self.health = health
 
+    def inherit_health(self, former: Server) -> None:
+        """Goes on with the health of the server that had this address under another name."""
+        self.health, self.answers_503 = former.health, former.answers_503
+        self.ever_answered, self.last_heard_at = former.ever_answered, former.last_heard_at
+
     def downtime(self, now: float) -> float:
         """Seconds that it has been down in all."""
         current = now - self.down_since if self.down_since is not None else 0.0
