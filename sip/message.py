@@ -506,7 +506,8 @@ def _read_fields(message: Message, text: str, in_passing: bool) -> RemoteProtoco
 def _read_odd_fields(
     message: Message, lines: list[str], in_passing: bool
 ) -> RemoteProtocolError | None:
-    """The same where a line is folded, ends with a lone line feed, or is no field."""
+    """Reads header lines of which one is folded, ends with a lone line feed, or is no field.
+    Returns the fault of the first that cannot be read."""
     fault = ""
     for line in lines:
         name, colon, value = line.partition(":")

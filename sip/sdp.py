@@ -186,7 +186,7 @@ def offer_again(
 
 
 def moved(local: SessionDescription, address: str) -> SessionDescription:
-    """The same description by somebody whose host is now `address`."""
+    """A session description with `address` as its origin and connection address, else equal."""
     where = f"IN {'IP6' if ':' in address else 'IP4'} {address}"
     user, session_id, version, _ = _origin(local)
     new = {"o": f"{user} {session_id} {version} {where}", "c": where}

@@ -253,7 +253,7 @@ class Deliver:
 
 @dataclass(frozen=True)
 class TimedOut:
-    """Nobody answered (to be treated as a 408, RFC 3261 8.1.3.1), or nobody acknowledged."""
+    """No answer came (to be treated as a 408, RFC 3261 8.1.3.1), or no ACK."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Node:
         self.options.leaving = True
 
     def is_idle(self, now: float) -> bool:
-        """Nobody waits for a response from here, and no message of a call can be on its way."""
+        """Does no one wait for a response from here, and can no message of a call be on its way?"""
         return not len(self._pending) and now - max(self._last_message, self._left) > IDLE_SECONDS
 
     def stop(self, now: float) -> Sequence[Outcome]:

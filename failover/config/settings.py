@@ -343,7 +343,8 @@ def _built(servers: tuple[ServerLine, ...], values: Mapping[str, object]) -> Set
     advertise, listen = values["advertise"], values["listen"]
     if isinstance(advertise, tuple) and isinstance(listen, tuple):
         advertise = (advertise[0], advertise[1] or listen[1])
-    return Settings(servers, **{**values, "advertise": advertise})  # type: ignore[arg-type]  # the table's parsers fit
+    # the parsers of the table SETTINGS return what the fields want
+    return Settings(servers, **{**values, "advertise": advertise})  # type: ignore[arg-type]
 
 
 def _is_bare(entry: Entry) -> bool:

@@ -70,7 +70,7 @@ class HeaderRewriter:
         return self._known(self._advertised(phone))
 
     def towards_server(self, host: str) -> Address:
-        """The same for a server."""
+        """The own address to write for a server at that IP address, known as own from now on."""
         return self._known(self._advertised_to_server(host))
 
     def _known(self, own: Address) -> Address:

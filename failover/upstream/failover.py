@@ -327,7 +327,7 @@ class Failover:
         owed = self.pending.move_all(lost.name, now)
         self.orphans.server_lost(lost.name)
         successor = self.table.hot
-        # Nobody misses one that never answered.
+        # The loss of a server that never answered is no failover.
         felt = was_hot and lost.ever_answered and self.active_since is not None
         if owed or felt:
             record = FailoverRecord(

@@ -101,8 +101,7 @@ class CallCancelled(CallEvent):
 
 @dataclass(frozen=True)
 class CallUnanswered(CallCancelled):
-    """Nobody has answered for so long that nobody will. Should an answer come all the same, it
-    counts."""
+    """The call rang for so long that no answer is expected. One that comes all the same counts."""
 
     by_message: ClassVar[bool] = False
 
@@ -114,8 +113,7 @@ class CallEnded(CallEvent):
 
 @dataclass(frozen=True)
 class CallExpired(CallEnded):
-    """Nobody refreshed its session: it ended with the last message that passed, which is its
-    `time`."""
+    """The session timer ran out: the call ended with the last message that passed, at `time`."""
 
     by_message: ClassVar[bool] = False
 

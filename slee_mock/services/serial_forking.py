@@ -32,7 +32,7 @@ from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record, replace
 
 SILENCE_SECONDS = 2.0  # without a response, after which the next binding is tried
-# Nobody was there: a proxy gave up, or, as the forwarder says, the address refuses (18.4).
+# The binding's phone was not there: a proxy gave up, or its address refuses (RFC 3261 18.4).
 NOBODY_THERE = (408, 503)
 KEPT_SECONDS = 3600.0  # after which its record is purged; a search is over long before
 

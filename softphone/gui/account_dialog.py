@@ -77,7 +77,7 @@ class RegistrationTest:
             self._told(sentence, field, works)
 
     def abandon(self) -> None:
-        """Nobody waits for it any more."""
+        """End the test without a result."""
         self._over = True
         self._timer.stop()
         phone = self._phone

@@ -157,7 +157,7 @@ class Softphone(QObject):
         return loudspeaker, ringer
 
     def _show_remarks(self, panel: PhonePanel, options: PhoneOptions) -> None:
-        """What is wrong with the devices or the settings."""
+        """Show the faults of sound devices and settings on the panel."""
         missing = "" if options.tone else self.devices.why_no_sound()
         panel.set_note(self._fault or missing)
         self.devices.said.connect(lambda said: panel.set_note(said or missing))

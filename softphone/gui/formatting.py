@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def spoken_duration(seconds: float) -> str:
-    """The same for a screen reader: "1 hour 2 minutes 5 seconds"."""
+    """A duration as a screen reader says it: "1 hour 2 minutes 5 seconds"."""
     whole = max(0, int(seconds))
     numbers = (whole // 3600, whole // 60 % 60, whole % 60)
     said = [
