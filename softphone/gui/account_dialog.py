@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
@@ -28,13 +29,18 @@ from softphone.ua.events import RegistrationChanged, RegistrationState
 
 PATIENCE_MS = 4000  # how long the server may take until the test says that it does not answer
 STOP_SECONDS = 0.5
+STOPPED = object()  # what a test's bridge carries last
 
 
 class RegistrationTest:
     """One try to register at the server, with a phone of its own. GUI thread.
 
-    `told(sentence, field, works)` is called once: `field` is the one to look at.
+    `told(sentence, field, works)` is called once: `field` is the one to look at. The object stays
+    in `running` until its phone has stopped, whoever lets go of it before, for the bridge must
+    outlive the phone, and end in the GUI thread.
     """
+
+    running: ClassVar[set[RegistrationTest]] = set()
 
     def __init__(self, options: PhoneOptions, told: Callable[[str, str, bool], None]) -> None:
         self._told = told
@@ -47,7 +53,9 @@ class RegistrationTest:
         self._timer = QTimer(singleShot=True, interval=PATIENCE_MS)
         self._timer.timeout.connect(self._on_silence)
         self._timer.start()
-        threading.Thread(target=self._start, name="test-start", daemon=True).start()
+        self.running.add(self)
+        self._starting = threading.Thread(target=self._start, name="test-start", daemon=True)
+        self._starting.start()
 
     def _start(self) -> None:
         try:
@@ -56,7 +64,9 @@ class RegistrationTest:
             self._bridge.received.emit(fault)
 
     def _on_event(self, event: object) -> None:
-        if isinstance(event, OSError):
+        if event is STOPPED:
+            self.running.discard(self)
+        elif isinstance(event, OSError):
             server = format_address(self._options.proxy)
             reason = event.strerror or str(event)
             self._end(texts.SERVER_UNKNOWN.format(server=server, reason=reason), "server")
@@ -80,8 +90,14 @@ class RegistrationTest:
         """End the test without a result."""
         self._over = True
         self._timer.stop()
-        phone = self._phone
-        threading.Thread(target=lambda: phone.stop(STOP_SECONDS), name="test-stop").start()
+        threading.Thread(target=self._stop, name="test-stop").start()
+
+    def _stop(self) -> None:
+        try:
+            self._phone.stop(STOP_SECONDS)
+            self._starting.join(STOP_SECONDS)
+        finally:
+            self._bridge.received.emit(STOPPED)
 
 
 class AccountDialog(QDialog):

@@ -3,6 +3,7 @@ click."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from PySide6.QtWidgets import QApplication, QDialogButtonBox, QLabel, QLineEdit,
 from qt_kit import FakePhone, find
 
 from sip.message import Request, parse, reply
-from softphone.gui.account_dialog import AccountDialog
+from softphone.gui.account_dialog import AccountDialog, RegistrationTest
 from softphone.gui.app import Softphone
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
@@ -114,6 +115,19 @@ def press_ok(qtbot, dialog) -> None:
 
 
 # -- the sheet -------------------------------------------------------------------------------------
+
+
+def test_a_test_that_everybody_has_let_go_of_lives_until_its_phone_has_stopped(
+    free_port, qtbot
+) -> None:
+    account = SavedAccount("alice@example.org", f"127.0.0.1:{free_port()}")
+    told: list[object] = []
+    for _ in range(20):
+        RegistrationTest(account_options(account), lambda *said: told.append(said)).abandon()
+        gc.collect()
+    assert len(RegistrationTest.running) > 0
+    qtbot.waitUntil(lambda: not RegistrationTest.running)
+    assert told == []
 
 
 def test_what_is_right_works(sheet, registrar, qtbot) -> None:
