@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> Program:
     """The program that the arguments ask for. Exits as argparse does where they make no sense: an
     option of the example is complained of here, before anything is downloaded for it."""
     if argv[:1] == ["test"]:
-        words = ("-q", "--durations=10", *argv[1:])
+        words = ("-q", "--durations=10", "--processes=2", *argv[1:])
         return Program("pytest", words, offscreen=True)
     if argv[:1] == ["softphone"]:
         return Program("softphone", tuple(argv[1:]))

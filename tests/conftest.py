@@ -10,7 +10,9 @@ from typing import Any
 
 import process_kit
 import pytest
+from second_process import pytest_runtestloop
 
+__all__ = ["pytest_runtestloop"]  # a hook of pytest's
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 # files with passwords and stores are their owner's alone, or the servers refuse them
 os.umask(0o077)
@@ -24,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how long each of the forwarder's fuzz tests runs",
     )
     parser.addoption("--fuzz-seed", type=int, default=1, help="which dice they throw")
+    parser.addoption(
+        "--processes", type=int, choices=(1, 2), default=1, help="how many run the tests"
+    )
 
 
 @pytest.fixture

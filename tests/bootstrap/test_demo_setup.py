@@ -64,6 +64,7 @@ def test_tests_run_without_a_display_and_get_their_arguments(finished):
     assert outcome.started["arguments"] == [
         "-q",
         "--durations=10",
+        "--processes=2",
         "-k",
         "bye",
         "--maxfail=1",

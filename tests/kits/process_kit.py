@@ -25,12 +25,15 @@ START_SECONDS = 20.0  # that a process may take to start or to end on a busy com
 # is given its port.
 PORTS = range(20_000, 25_400)
 _rounds: dict[range, Iterator[int]] = {}  # the order in which ports are given out, again and again
+# (which of them, of how many): the ports of this process, where two processes run the tests
+share = (0, 1)
 
 
 def free_port(among: range = PORTS) -> int:
     """A port of 127.0.0.1 that neither UDP nor TCP uses, the one that was given out longest ago."""
-    order = _rounds.setdefault(among, itertools.cycle(random.sample(among, len(among))))
-    for port in itertools.islice(order, len(among)):
+    ours = among[share[0] :: share[1]]
+    order = _rounds.setdefault(among, itertools.cycle(random.sample(ours, len(ours))))
+    for port in itertools.islice(order, len(ours)):
         if not is_taken(port):
             return port
     raise AssertionError("no port is free")
@@ -38,7 +41,7 @@ def free_port(among: range = PORTS) -> int:
 
 def three_ports() -> int:
     """The first of three free ports in a row."""
-    for first in range(61_000, 65_000, 3):
+    for first in range(61_000, 65_000, 3)[share[0] :: share[1]]:
         if not any(is_taken(first + n) for n in range(3)):
             return first
     raise AssertionError("no three free ports in a row")
