@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hosts_kit import Meter, Pair, entered, unfit
-from takeover_kit import SLACK, Handset, Story
+from hosts_kit import HOSTS, SHARED, Meter, Pair, entered, unfit
+from phone_kit import Owner
+from takeover_kit import SLACK, Story
 
 
 @pytest.fixture
 def story(eventually):
     """story(unicast=False): everything runs, they talk, requests are being counted."""
-    reason = unfit()
+    reason = unfit(nft="nftables", keepalived="keepalived")
     if reason:
         pytest.skip(reason)
     with contextlib.ExitStack() as stack:
@@ -20,10 +21,12 @@ def story(eventually):
         def begin(**options):
             pair = stack.enter_context(Pair(**options))
             with entered("phones"):
-                phones = [Handset(user) for user in ("alice", "bob")]
-                for phone in phones:
-                    phone.start()
-                    stack.callback(phone.stop)
+                phones = [
+                    Owner(user, SHARED, register=True, listen=(HOSTS["phones"], 0))
+                    for user in ("alice", "bob")
+                ]
+            for phone in phones:
+                stack.callback(phone.stop)
             told = Story(eventually, pair, stack.enter_context(Meter()), *phones)
             told.begins()
             return told

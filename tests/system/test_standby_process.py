@@ -75,7 +75,7 @@ def test_requests_are_answered_again_within_a_moment_of_the_death_and_none_is_lo
 
     def strike():
         died.append(time.monotonic())
-        twins.active.send(how)
+        twins.active.signal(how)
 
     asked = load.run(SECONDS, [(STRIKE, strike)], patience=2.0)
     outage = gap(asked, load.began + 0.2, load.began + SECONDS)
@@ -85,7 +85,7 @@ def test_requests_are_answered_again_within_a_moment_of_the_death_and_none_is_lo
     )
     assert outage < MOST, twins.standby.said
     assert lost(asked) == 0
-    assert twins.standby.role == "active" and twins.active.process.wait(5) in (0, -how)
+    assert twins.standby.role == "active" and twins.active.wait(5) in (0, -how)
     (told,) = twins.standby.read("/failovers")
     assert told["kind"] == "takeover" and told["monotonic"] - died[0] < MOST
 
@@ -120,17 +120,14 @@ def test_a_frozen_one_is_ended_by_its_watchdog_and_its_successor_stands_by(twins
         assert any("READY=1" in lines for lines in guards[1].heard), "one on standby is ready"
         load = Load(address(twins), RATE)
         asked = load.run(
-            WATCHDOG + 2.0, [(STRIKE, lambda: frozen.send(signal.SIGSTOP))], patience=3.0
+            WATCHDOG + 2.0, [(STRIKE, lambda: frozen.signal(signal.SIGSTOP))], patience=3.0
         )
         outage = gap(asked, load.began + 0.2, load.began + WATCHDOG + 2.0)
         print(f"frozen, watchdog {WATCHDOG:g} s: {outage * 1000:.0f} ms without an answer")
         assert outage < WATCHDOG + MOST + 0.5, frozen.said
         assert lost(asked) == 0 and other.role == "active"
         assert guards[1].aborted == [], "the one on standby fed its own watchdog all the time"
-        assert (
-            frozen.process.wait(5) == -signal.SIGABRT
-            and "Fatal Python error: Aborted" in frozen.said
-        )
+        assert frozen.wait(5) == -signal.SIGABRT and "Fatal Python error: Aborted" in frozen.said
         wait_until(lambda: guards[0].twin is not frozen)
         assert guards[0].twin.role == "standby"
     finally:
@@ -239,7 +236,7 @@ def test_calls_that_go_on_and_calls_that_ring_do_not_notice_and_are_billed_right
 
 def test_registered_servers_are_known_to_both_and_take_leave_of_both(twins):
     desk = next(port for port in iter(free_port, 0) if not is_taken(port + 1))
-    twins.write(f"registration.listen=127.0.0.1:{desk}", servers=False)
+    twins.write(f"registration.listen=127.0.0.1:{desk}", servers=())
     twins.active, twins.standby = twins.twin(), twins.twin()
     register = f"127.0.0.1:{desk},127.0.0.1:{desk + 1}"
     page = free_port()
