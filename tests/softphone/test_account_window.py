@@ -22,7 +22,7 @@ from softphone.gui.app import Softphone
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.options import account_options, options_given, parse_phones, parser
-from softphone.settings import SavedAccount, Settings, load, save
+from softphone.settings import DeviceChoice, SavedAccount, Settings, load, save
 from softphone.ua.events import RegistrationState
 
 # QtMultimedia tries one sound system after another
@@ -188,7 +188,9 @@ def test_ok_keeps_what_was_written(sheet, qtbot) -> None:
 
 def test_the_file_is_for_its_owner_only_and_says_all_again(tmp_path) -> None:
     path = tmp_path / "folder" / "softphone.json"
-    settings = Settings(SavedAccount("älice", "server", "Ä", "s3cret"), "01", "", "02")
+    settings = Settings(
+        SavedAccount("älice", "server", "Ä", "s3cret"), DeviceChoice("01", "", "02")
+    )
     save(path, Settings())
     save(path, settings)
     assert load(path) == settings
@@ -277,11 +279,10 @@ def program(qapp, tmp_path, free_port):
     made = Softphone(qapp, tmp_path, pair)
     made.pair = pair
     yield made
-    if made.window is not None and not made.window._gone:
+    if made.window is not None and made.window.isVisible():
         made.window.gone.disconnect(made._on_gone)
         made.window.close()
-        for thread in made.window._stopping:
-            thread.join(3)
+        made.window._goodbye.join(3)
     made.stop()
 
 
