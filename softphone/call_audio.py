@@ -47,7 +47,7 @@ class CallAudio:
         self.close()
         source, sink = self._devices
         self._session = MediaSession(
-            (host, 0),
+            host,
             source,
             sink,
             lambda digit, sent: self._on_digit(call_id, digit, sent),
