@@ -41,7 +41,7 @@ from softphone.ua.events import (
 from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL
 from softphone.ua.user_agent import UserAgent
-from softphone.ua.user_messages import no_sound
+from softphone.ua.user_messages import NO_SOUND
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +330,7 @@ class Phone:
             self._sound.follow(call)
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
-            sentence = no_sound(error)
+            sentence = NO_SOUND.format(reason=error)
             self._loop.post(lambda: self._perform(self._agent.fail(sentence, time.monotonic())))
 
     def _dtmf(self, digit: str) -> None:

@@ -10,6 +10,7 @@ ends nothing: the person is told, and the phone goes on trying.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 from sip.dialog import MAX_FORWARDS
 from sip.errors import RemoteProtocolError
@@ -48,7 +49,7 @@ class Registration:
         self._wanted_expires = expires
         self._asked_expires = expires
         self._call_id, self._tag = layer.new_token(), layer.new_token()
-        self._seq = 0
+        self._next_seq = count(1).__next__  # of CSeq
         self._pause = FIRST_PAUSE
         self._refused_pause = REFUSED_PAUSE
         self._too_brief = 0
@@ -114,10 +115,6 @@ class Registration:
             self._pending = None
 
     # -- asking ------------------------------------------------------------------------------------
-
-    def _next_seq(self) -> int:
-        self._seq += 1
-        return self._seq
 
     def _ask(self, expires: int, now: float) -> None:
         account, layer = self._account, self._layer

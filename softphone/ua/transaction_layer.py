@@ -35,7 +35,7 @@ from softphone.ua.address_comparison import is_literal, same_address
 from softphone.ua.client_request import Actions, ClientRequest, Send
 from softphone.ua.digest_auth import DigestCredentials
 from softphone.ua.events import AgentEvent, MessagePassed
-from softphone.ua.user_messages import asked_by_stranger, name_of_server, summary
+from softphone.ua.user_messages import ASKED_BY_STRANGER, legible, name_of_server, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
 
@@ -255,8 +255,9 @@ class TransactionLayer:
                 exchange.request, response, exchange.proofs, exchange.next_seq
             )
         if self.account.password:
-            told = asked_by_stranger(self.account.username, *exchange.came_from)
-            exchange.proofs.why_not = told
+            host, port = exchange.came_from
+            sentence = ASKED_BY_STRANGER.format(host=host, port=port, name=self.account.username)
+            exchange.proofs.why_not = legible(sentence)
         self.dropped["a challenge by a stranger"] += 1
         return None
 
