@@ -401,17 +401,12 @@ class Call(ShownCall):
         )
         incoming.respond(response, now)
         self._unacked = incoming.request.cseq.number
-        self._await_ack(incoming, response, T1, now)
-        self.timers.set("no ACK", now + PATIENCE, self._on_no_ack)
 
-    def _await_ack(
-        self, incoming: ServerRequest, response: Response, interval: float, now: float
-    ) -> None:
         def repeat(later: float) -> None:
             self.layer.repeat(response, incoming.destination, later)
-            self._await_ack(incoming, response, min(2 * interval, T2), later)
 
-        self.timers.set("repeat 2xx", now + interval, repeat)
+        self.timers.repeat("repeat 2xx", T1, T2, repeat, now)
+        self.timers.set("no ACK", now + PATIENCE, self._on_no_ack)
 
     def _on_no_ack(self, now: float) -> None:
         self.timers.cancel("repeat 2xx")
