@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
-from softphone.call_audio import CallAudio, is_digit
+from softphone.call_audio import CallAudio
 from softphone.local_host import SuspendDetector, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.dtmf import is_digit
 from softphone.media.stream import MediaStats
 from softphone.media.tone_generator import ToneSource
 from softphone.ua.account import Account as Account

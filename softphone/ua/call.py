@@ -22,7 +22,7 @@ from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import CallState, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
 from softphone.ua.offer_answer import CONTENT_TYPE, offers
-from softphone.ua.registration import retry_after
+from softphone.ua.optional_fields import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import RETRY, SUPPORTED, SessionTimer
 from softphone.ua.timers import Action
@@ -138,8 +138,8 @@ class Call(ShownCall):
         assert dialog is not None
         contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
         request = dialog.request(method, [*contact, *fields], body)
-        exchange = ClientRequest(request, self.reached_at, handler, dialog.next_seq)
-        return self.layer.ask_within(exchange, now)
+        destination = self.layer.address_of(next_hop(request), self.reached_at)
+        return self.layer.ask(ClientRequest(request, destination, handler, dialog.next_seq), now)
 
     def send_bye(self, now: float) -> None:
         """BYE; the called side waits with it until its 2xx is acknowledged (RFC 3261 15)."""

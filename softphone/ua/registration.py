@@ -20,9 +20,9 @@ from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Account, Address
-from softphone.ua.address_comparison import is_literal
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import RegistrationChanged, RegistrationState
+from softphone.ua.optional_fields import listed, retry_after, seen_address
 from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 from softphone.ua.user_messages import (
@@ -223,7 +223,9 @@ class Registration:
             whole = None
         asked = self._asked_expires if whole is None else whole
         bindings = [
-            binding for value in _contacts(response) if (binding := _binding(value)) is not None
+            binding
+            for value in listed(response, "Contact")
+            if (binding := _binding(value)) is not None
         ]
         mine = self._account.contact(self._layer.public).uri
         for is_mine in _ways_to_recognize(mine):
@@ -272,21 +274,6 @@ class Registration:
         self._layer.emit(self.event)
 
 
-def retry_after(response: Response | None) -> float | None:
-    """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait; None without a
-    usable one."""
-    text = (response.get("Retry-After") or "") if response is not None else ""
-    digits = text.split("(")[0].split(";")[0].strip()
-    return min(max(float(digits), 1.0), 60.0) if is_number(digits, 8) else None
-
-
-def _contacts(response: Response) -> list[str]:
-    try:
-        return response.values("Contact")
-    except RemoteProtocolError:
-        return []
-
-
 def _binding(value: str) -> tuple[Uri, int | None] | None:
     """URI and expires of a Contact. The other phones of the account may be listed by what we cannot
     read."""
@@ -306,12 +293,3 @@ def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:
         lambda uri: uri.is_sip and (uri.host.lower(), uri.port) == (mine.host.lower(), mine.port),
         lambda uri: uri.is_sip and uri.username == mine.username,
     ]
-
-
-def seen_address(response: Response) -> Address | None:
-    """Where the server saw our request come from (RFC 3581 4); None: it does not say."""
-    try:
-        via = response.via
-    except RemoteProtocolError:
-        return None
-    return (via.received, via.rport) if via.rport and is_literal(via.received) else None

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from sip.branch import keyed_hash
-from sip.dialog import next_hop
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import BrokenRequest, Message, Request, Response, parse, reply
 from sip.sdp import CONTENT_TYPE
@@ -191,12 +190,6 @@ class TransactionLayer:
         """A 2xx to INVITE once more, which no transaction does for us (RFC 3261 13.3.1.4)."""
         self.retransmissions += 1
         self._transmit(response, destination, now, True)
-
-    def ask_within(self, exchange: ClientRequest, now: float) -> ClientRequest:
-        """As `ask`, to the next hop of a request made by a dialog, which was reached at
-        `destination` before."""
-        exchange.destination = self.address_of(next_hop(exchange.request), exchange.destination)
-        return self.ask(exchange, now)
 
     def abandon(self, exchange: ClientRequest) -> None:
         """Nobody waits for this any more."""
