@@ -119,12 +119,8 @@ class SqliteStore:
             # not acknowledged if it went into files that nobody can open any more
             self._look(FILES_AFTER_SAVE)
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        found = self.walk(kind, -1 if limit is None else limit)
-        return [(key, row) for _, key, row in found]
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        values = (kind, HIGHEST if before is None else before, limit)
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
+        values = (kind, HIGHEST if before is None else before, -1 if limit is None else limit)
         found = self._rows(WALK, values, self._reading)
         return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
 

@@ -334,7 +334,7 @@ def test_damaged_bills_do_not_end_retention(damaged):
     retention = Purge(tuple(each._replace(newest=0) for each in Billing.keeps))
     for _ in range(3):
         retention.delete_old(Transaction(damaged.store), WALL + 2 * DAY_SECONDS)
-    assert [key for key, _ in damaged.store.scan("bill")] == ["c3"], (
+    assert [key for _, key, _ in damaged.store.walk("bill")] == ["c3"], (
         "which nobody can tell the age of"
     )
 
