@@ -343,7 +343,7 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
     reader = Queries(
         lambda: damaged.store,
         lambda: server_status(Member("server1", "a"), uptime=1.0, forwarder="f", counts={}),
-        lambda transaction, wall: {},
+        list,
         lambda: WALL + 60,
     )
     reader.start()
