@@ -241,7 +241,9 @@ def test_the_right_password_for_another_uri_is_no_guess_and_no_key(guard):
         request = guard.request("builder")
         credentials = answer(guard.challenge(), "REGISTER", "sip:else.test", "bob", "builder", "cn")
         request.set("Authorization", str(credentials))
-        assert guard.cluster.one(request).status == 400
+        refused = guard.cluster.one(request)
+        assert refused.status == 401
+        assert Challenge.parse(refused.get("WWW-Authenticate")).stale
     assert guard.says("builder").status == 200
 
 
