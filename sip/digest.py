@@ -184,11 +184,6 @@ def nonce_age(key: bytes, nonce: str, wall: float, scope: str) -> float | None:
     return wall - int(stamp, 16)
 
 
-def is_bound(nonce: str) -> bool:
-    """Was it given for one request? Those that servers of an earlier version give out are not."""
-    return bool(_nonce_parts(nonce)[2])
-
-
 def is_nonce_for(key: bytes, nonce: str, scope: str, target: str) -> bool:
     """Was the nonce given for this request? Its age is another question."""
     stamp, _, bound = _nonce_parts(nonce)
