@@ -73,10 +73,8 @@ class Observer(Protocol):
 
     def handled(self, message: Request | Response, note: str) -> None: ...
 
-    def store_lost(self) -> None:
-        """The store has just failed, and worked before."""
-
-    def store_found(self) -> None: ...
+    def store_found(self) -> None:
+        """The store works again, and has failed before."""
 
 
 class Node:
@@ -338,8 +336,6 @@ class Node:
             self.counts["dropped", "contended"] += 1
             self._observer.warn(str(error))
             return
-        if not self.trouble:
-            self._observer.store_lost()
         self.trouble = str(error)
         self.counts["dropped", "store_failures"] += 1
         self._observer.warn(f"{error}; requests that need it are answered 503")
