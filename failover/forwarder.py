@@ -13,8 +13,8 @@ Rules
 
   1. All of this belongs to the `sip` thread. Other threads (the admin pages, the signal handler's)
      call the methods of the first group, which post to it or ask it.
-  2. A change of the server list goes through _use_servers() only, which checks everything that can
-     be refused before it changes anything.
+  2. A change of the server list goes through _use_servers() only. What can be refused is refused
+     before that.
   3. A periodic task arms its timer before it works, and a step that must not keep others from
      theirs runs in Loop.call: a defect costs one turn of one task.
   4. A socket is closed whatever else fails: an open one keeps the address from the other forwarder.
@@ -22,6 +22,7 @@ Rules
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,14 +40,14 @@ from failover.net.own_address import OwnAddress
 from failover.net.registration_listener import RegistrationListener
 from failover.net.relay import Relay
 from failover.net.server_links import ServerLinks
-from failover.net.sockets import ServerLink, check_family
+from failover.net.sockets import ServerLink, same_family
 from failover.proxy.core import Core
 from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from failover.upstream.server_table import AdminState, Server, ServerTable
 from failover.upstream.upstream_reachability import GracePeriod, ServerVisibility, any_answers
-from plumbing.address import Address
+from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
 from plumbing.udp_batch import Channel, fastest_io
 
@@ -254,7 +255,9 @@ class Forwarder:
     # -- sip thread: the list of servers -----------------------------------------------------------
 
     def _adopt(self, new: Settings) -> list[str]:
-        """Uses the settings of a reload; the servers that have registered themselves stay."""
+        """Uses the settings of a reload; the servers that have registered themselves stay. Raises
+        OSError, and changes nothing, for a server whose address is of another family than the
+        forwarder's."""
         old = self.settings
         changed = differences(old, new)
         new = replace(
@@ -264,8 +267,12 @@ class Forwarder:
             secret_file=old.secret_file,
             registration=old.registration,
         )
-        self._use_servers((*new.servers, *self._registrations.beside(new)), new)
-        self._registrations.rebase(new)
+        for line in new.servers:
+            if not same_family(old.listen, line.address):
+                where = format_address(old.listen)
+                text = f"not of the family of {where} ({format_address(line.address)})"
+                raise OSError(errno.EAFNOSUPPORT, text)
+        self._use_servers((*new.servers, *self._registrations.reconfigure(new)), new)
         self._relay.limit = self._new_limit(new)
         for line in new.servers:  # one of them may have registered itself before, and left
             self._links.by_name[line.name].server.shutting_down = False
@@ -276,14 +283,11 @@ class Forwarder:
 
     def _use_servers(self, lines: Sequence[ServerLine], settings: Settings) -> None:
         """Uses these servers, and settings, from now on. A server whose name and address stay the
-        same keeps its health and its sockets, one that has another name now its health. Raises
-        OSError, and changes nothing, for a server whose address is of another family than the
-        forwarder's."""
+        same keeps its health and its sockets, one that has another name now its health."""
         now, former = time.monotonic(), self._links.by_name
         by_address = {link.server.address: link.server for link in former.values()}
         links: dict[str, ServerLink] = {}
         for line in lines:
-            check_family(settings.listen, line.address)
             link = former.get(line.name)
             if not link or link.server.address != line.address:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))

@@ -31,7 +31,7 @@ from typing import TypeVar
 from failover.net.options_ping import PingSockets
 from failover.upstream.check_schedule import CheckSchedule
 from failover.upstream.server_table import Server
-from plumbing.address import Address, format_address
+from plumbing.address import Address
 from plumbing.udp_batch import Channel, Datagram, DatagramIO
 from plumbing.udp_socket import bind_udp, connect_udp, family_of
 
@@ -139,7 +139,6 @@ def icmp_errors(sock: socket.socket) -> list[Datagram]:
 def open_side(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
     """A socket connected to the server, and the datagrams from others that it received before it
     was connected. Raises OSError where the server's address cannot be reached."""
-    check_family(listen, server)
     if SHARES_PORTS:
         try:
             return _connected(bind_udp(listen, share=True), server)
@@ -148,12 +147,9 @@ def open_side(listen: Address, server: Address) -> tuple[socket.socket, list[Dat
     return _connected(bind_udp(("::" if ":" in server[0] else "0.0.0.0", 0)), server)
 
 
-def check_family(listen: Address, server: Address) -> None:
-    """Raises OSError unless both are IPv4 or both IPv6: the server's answers would go to an address
-    where nobody listens."""
-    if family_of(listen[0]) != family_of(server[0]):
-        text = f"not of the family of {format_address(listen)} ({format_address(server)})"
-        raise OSError(errno.EAFNOSUPPORT, text)
+def same_family(listen: Address, server: Address) -> bool:
+    """Are both IPv4, or both IPv6? Else the server's answers go where nobody listens."""
+    return family_of(listen[0]) == family_of(server[0])
 
 
 def _connected(sock: socket.socket, server: Address) -> tuple[socket.socket, list[Datagram]]:
