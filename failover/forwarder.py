@@ -76,7 +76,6 @@ class Forwarder:
         self._started = time.monotonic()
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
-        self._event_log = EventLog()
         # FAILING, so in use at once: a restarted forwarder must not refuse running servers' calls.
         health = Health(FAILING, self._started, "not asked yet")
         servers = [self._server(line, health) for line in settings.servers]
@@ -91,10 +90,11 @@ class Forwarder:
         )
         self._core.failover.become_standby()
         self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._event_log = EventLog(self._core.counters)
         self._relay = Relay(self._loop, self._core, self._event_log, self._new_limit(settings))
         self._io = fastest_io()
         self._links = ServerLinks(
-            self._loop, self._core, self._event_log, self._relay, settings.listen, self._io
+            self._loop, self._event_log, self._relay, settings.listen, self._io
         )
         self._registrations = RegistrationListener(
             settings, self.secret.key, self._core.counters, self._own.is_own, self
@@ -206,12 +206,12 @@ class Forwarder:
         self._links.rebind_pings()
 
     def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        self._event_log.role_changed(self._core, state, takeover)
+        self._event_log.role_changed(state, takeover)
         if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
-        self._event_log.trouble(self._core, operation, text)
+        self._event_log.trouble(operation, text)
 
     # -- sip thread: periodic tasks ----------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Forwarder:
         try:
             self._registrations.open(self._loop)
         except OSError as error:
-            self._event_log.trouble(self._core, "open", f"registration.listen: {error}")
+            self._event_log.trouble("open", f"registration.listen: {error}")
 
     def _update_visibility(self) -> None:
         """Tells keepalived whether this forwarder sees a server."""
@@ -241,7 +241,7 @@ class Forwarder:
                 self._event_log.warn(f"sees {seen}: keepalived is told")
         except OSError as error:
             text = f"{self._track_file.name}: {error.strerror or error}"
-            self._event_log.trouble(self._core, "track", text)
+            self._event_log.trouble("track", text)
 
     def _finish(self) -> None:
         for step in (

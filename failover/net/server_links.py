@@ -18,7 +18,6 @@ from failover.net.active_standby import can_move
 from failover.net.options_ping import PingSockets
 from failover.net.relay import Relay
 from failover.net.sockets import ServerLink
-from failover.proxy.core import Core
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
 from plumbing.udp_batch import DatagramIO
@@ -31,13 +30,12 @@ class ServerLinks:
     def __init__(
         self,
         loop: Loop,
-        core: Core,
         event_log: EventLog,
         relay: Relay,
         listen: Address,
         io: DatagramIO,
     ) -> None:
-        self._loop, self._core, self._event_log, self._relay = loop, core, event_log, relay
+        self._loop, self._event_log, self._relay = loop, event_log, relay
         self._listen, self._io = listen, io
         self.by_name = relay.links
 
@@ -121,7 +119,7 @@ class ServerLinks:
         server, text = link.server, (error.strerror or str(error)).lower()
         if text != link.error:
             link.error = text
-            self._event_log.trouble(self._core, "open", f"a socket to {server.name}: {error}")
+            self._event_log.trouble("open", f"a socket to {server.name}: {error}")
         why = f"{format_address(server.address)} cannot be reached: {text}"
         self._relay.server_refused(server.name, why)
         # the signal sets `why` only when the state changes, and it may be another reason now

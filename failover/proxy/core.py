@@ -266,7 +266,7 @@ class Core:
         first_received = datagram.received_at
         pending = PendingDatagram(server.name, *datagram[1:])
         if self.outage_queue.released:
-            first_received = min(first_received, self.outage_queue.first_received(key, now))
+            first_received = min(first_received, self.outage_queue.released.get(key, now))
             if request.method in HANG_UPS and key in self.outage_queue.released:
                 # it may be old already, and is owed as long as any other
                 pending = pending._replace(received_at=now)
@@ -317,9 +317,9 @@ class Core:
         datagram = kept.datagram
         if datagram.replayed:
             self.failover.count_kept()
-        first_received = min(datagram.received_at, self.outage_queue.first_received(key, now))
+        first_received = min(datagram.received_at, self.outage_queue.released.get(key, now))
         kept = kept._replace(datagram=datagram._replace(received_at=first_received))
-        if not self.outage_queue.add(key, kept, proven, now):
+        if not self.outage_queue.add(key, kept, proven):
             return NOTHING
         status = message.status if isinstance(message, Response) else None
         method, call_id = message.cseq.method, message.call_id

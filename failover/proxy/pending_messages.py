@@ -108,7 +108,6 @@ class PendingMessages:
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
         self._octets = 0
-        self._expiry_due = 0.0  # before that nothing is too old
 
     def __len__(self) -> int:
         """How many datagrams servers owe somebody something for."""
@@ -141,7 +140,7 @@ class PendingMessages:
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self.one_way) + len(self._ended)
-        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+        if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def add_one_way(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
@@ -153,7 +152,7 @@ class PendingMessages:
         datagrams[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(self._requests) + len(self.one_way) + len(self._ended)
-        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+        if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def _is_full(self) -> bool:
@@ -297,15 +296,11 @@ class PendingMessages:
     # -- bounds ------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Removes what is too old, and the oldest of too much. To be called now and then, also
-        while nothing is added."""
-        self._expiry_due = now + ONE_WAY_SECONDS
+        """Removes what is too old, and the oldest of too much. Called several times a second."""
         for datagrams in (self.one_way, self._ended):
             while datagrams:
                 oldest = next(iter(datagrams))
-                received_at = datagrams[oldest].received_at
-                if now - received_at <= ONE_WAY_SECONDS:
-                    self._expiry_due = min(self._expiry_due, received_at + ONE_WAY_SECONDS)
+                if now - datagrams[oldest].received_at <= ONE_WAY_SECONDS:
                     break
                 self._octets -= len(datagrams.pop(oldest).data)
         while self._requests:
