@@ -22,7 +22,6 @@ Rules
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,14 +39,14 @@ from failover.net.own_address import OwnAddress
 from failover.net.registration_listener import RegistrationListener
 from failover.net.relay import Relay
 from failover.net.server_links import ServerLinks
-from failover.net.sockets import ServerLink, same_family
+from failover.net.sockets import ServerLink, check_family
 from failover.proxy.core import Core
 from failover.proxy.rate_limit import RateLimit
 from failover.upstream.health import DOWN, FAILING, Health
 from failover.upstream.passive_checks import LOOK_INTERVAL
 from failover.upstream.server_table import AdminState, Server, ServerTable
 from failover.upstream.upstream_reachability import GracePeriod, ServerVisibility, any_answers
-from plumbing.address import Address, format_address
+from plumbing.address import Address
 from plumbing.event_loop import Loop
 from plumbing.udp_batch import Channel, fastest_io
 
@@ -268,10 +267,7 @@ class Forwarder:
             registration=old.registration,
         )
         for line in new.servers:
-            if not same_family(old.listen, line.address):
-                where = format_address(old.listen)
-                text = f"not of the family of {where} ({format_address(line.address)})"
-                raise OSError(errno.EAFNOSUPPORT, text)
+            check_family(old.listen, line.address)
         self._use_servers((*new.servers, *self._registrations.reconfigure(new)), new)
         self._relay.limit = self._new_limit(new)
         for line in new.servers:  # one of them may have registered itself before, and left

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from failover.config.settings import ServerLine, Settings
 from failover.net.own_address import OwnAddress
-from failover.net.sockets import EXTRA_PORTS, MAX_DATAGRAM, first_free, same_family
+from failover.net.sockets import EXTRA_PORTS, MAX_DATAGRAM, first_free
 from failover.upstream.health import Health
 from failover.upstream.server_registration import (
     ARRIVED,
@@ -28,7 +28,7 @@ from failover.upstream.server_registration import (
 )
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
-from plumbing.udp_socket import bind_udp
+from plumbing.udp_socket import bind_udp, family_of
 
 MAX_PER_TURN = 8  # datagrams; one costs up to 0.2 ms
 SWEEP_INTERVAL = 0.2  # seconds between two searches for servers that have gone
@@ -71,7 +71,7 @@ class RegistrationListener:
             settings.servers,
             counters,
             lambda address: is_own(address) or self._is_here(address),
-            lambda address: same_family(settings.listen, address),
+            lambda address: family_of(address[0]) == family_of(settings.listen[0]),
         )
         self._sock: socket.socket | None = None
         self._in_use: tuple[ServerLine, ...] = ()  # the registered servers that the handler uses

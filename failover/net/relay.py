@@ -93,8 +93,9 @@ class Relay:
         if link.channel.sock.getsockname()[1] != self.phones.sock.getsockname()[1]:
             self._drain(self.phones, PHONES)  # where its requests arrive then
 
-    def take_landed(self, link: ServerLink) -> None:
-        self._handle(link.landed, None, PHONES)
+    def take_landed(self, datagrams: Sequence[Datagram]) -> None:
+        """Handles what landed on a server's socket before that was connected."""
+        self._handle(datagrams, None, PHONES)
 
     def finish(self, seconds: float) -> None:
         """Handles everything that has been received, for at most so long."""
