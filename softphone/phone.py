@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
-from softphone.call_audio import CallAudio, is_digit
+from softphone.call_audio import CallAudio
 from softphone.local_host import SuspendDetector, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.dtmf import is_digit
 from softphone.media.stream import MediaStats
 from softphone.media.tone_generator import ToneSource
 from softphone.ua.account import Account as Account
@@ -41,7 +42,7 @@ from softphone.ua.events import (
 from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL
 from softphone.ua.user_agent import UserAgent
-from softphone.ua.user_messages import no_sound
+from softphone.ua.user_messages import NO_SOUND
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +331,7 @@ class Phone:
             self._sound.follow(call)
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
-            sentence = no_sound(error)
+            sentence = NO_SOUND.format(reason=error)
             self._loop.post(lambda: self._perform(self._agent.fail(sentence, time.monotonic())))
 
     def _dtmf(self, digit: str) -> None:

@@ -291,10 +291,8 @@ class Core:
         it has a pause (outage_queue.py). An INVITE that a server had begun is not new: a phone may
         ring."""
         request, datagram, now, branch, key, _, _, _ = forwarding
-        begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL")
-        if request.method == "INVITE":
-            begun = begun or datagram.begun or self.pending.is_moved(datagram.data)
-        if not begun and key not in self.outage_queue:
+        begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL") or datagram.rings
+        if not begun and key not in self.outage_queue and not self.pending.is_moved(datagram.data):
             if self.grace and datagram.side == PHONES and self.grace.covers(now):
                 note = "no server is seen; another forwarder may have the address soon"
                 return self._drop(datagram, now, "grace", note, request)

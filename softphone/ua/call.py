@@ -22,7 +22,7 @@ from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import CallState, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
 from softphone.ua.offer_answer import CONTENT_TYPE, offers
-from softphone.ua.registration import retry_after
+from softphone.ua.optional_fields import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import RETRY, SUPPORTED, SessionTimer
 from softphone.ua.timers import Action
@@ -138,8 +138,8 @@ class Call(ShownCall):
         assert dialog is not None
         contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
         request = dialog.request(method, [*contact, *fields], body)
-        exchange = ClientRequest(request, self.reached_at, handler, dialog.next_seq)
-        return self.layer.ask_within(exchange, now)
+        destination = self.layer.address_of(next_hop(request), self.reached_at)
+        return self.layer.ask(ClientRequest(request, destination, handler, dialog.next_seq), now)
 
     def send_bye(self, now: float) -> None:
         """BYE; the called side waits with it until its 2xx is acknowledged (RFC 3261 15)."""
@@ -401,17 +401,12 @@ class Call(ShownCall):
         )
         incoming.respond(response, now)
         self._unacked = incoming.request.cseq.number
-        self._await_ack(incoming, response, T1, now)
-        self.timers.set("no ACK", now + PATIENCE, self._on_no_ack)
 
-    def _await_ack(
-        self, incoming: ServerRequest, response: Response, interval: float, now: float
-    ) -> None:
         def repeat(later: float) -> None:
             self.layer.repeat(response, incoming.destination, later)
-            self._await_ack(incoming, response, min(2 * interval, T2), later)
 
-        self.timers.set("repeat 2xx", now + interval, repeat)
+        self.timers.repeat("repeat 2xx", T1, T2, repeat, now)
+        self.timers.set("no ACK", now + PATIENCE, self._on_no_ack)
 
     def _on_no_ack(self, now: float) -> None:
         self.timers.cancel("repeat 2xx")

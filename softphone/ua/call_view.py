@@ -14,7 +14,7 @@ from softphone.ua.events import CallChanged, CallState, CallView, Direction
 from softphone.ua.offer_answer import OfferAnswer
 from softphone.ua.timers import NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
-from softphone.ua.user_messages import begin, legible, no_sound_for
+from softphone.ua.user_messages import begin, legible
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING
 TALKING, ENDING, ENDED = CallState.TALKING, CallState.ENDING, CallState.ENDED
@@ -121,7 +121,8 @@ class ShownCall:
             text = user_messages.HAS_PUT_ON_HOLD
         else:
             text = user_messages.TALKING_WITH
-            remark = remark or (no_sound_for(self.silent_for) if self.silent_for else "")
+            if self.silent_for and not remark:
+                remark = user_messages.NOTHING_HEARD.format(seconds=self.silent_for)
         text = text.format(name=self.name)
         self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
 

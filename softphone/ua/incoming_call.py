@@ -14,7 +14,7 @@ from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
 from softphone.ua.reliable_provisional import ReliableProvisionals, requires
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
-from softphone.ua.user_messages import begin, no_sound
+from softphone.ua.user_messages import begin
 
 LONGEST_RINGING = 180.0  # seconds
 # RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up
@@ -48,7 +48,7 @@ class IncomingCall(Call):
             try:
                 self.negotiate()
             except OSError as error:
-                self.fail(no_sound(error), now)
+                self.fail(user_messages.NO_SOUND.format(reason=error), now)
                 return
         self._say_ringing(now)
         self.timers.set("no answer", now + LONGEST_RINGING, self._on_nobody_here)
@@ -133,7 +133,7 @@ class IncomingCall(Call):
         try:
             talk = self.negotiate()
         except OSError as error:
-            self.fail(no_sound(error), now)
+            self.fail(user_messages.NO_SOUND.format(reason=error), now)
             return
         try:
             body = self._session(talk.plan is not None)

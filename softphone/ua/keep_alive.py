@@ -15,7 +15,8 @@ from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua.client_request import ClientRequest, Send
 from softphone.ua.events import RegistrationState
-from softphone.ua.registration import Registration, seen_address
+from softphone.ua.optional_fields import seen_address
+from softphone.ua.registration import Registration
 from softphone.ua.timers import NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 
