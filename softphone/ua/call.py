@@ -169,46 +169,37 @@ class Call:
         self.hang_up(now)
 
     def move(self, host: str, now: float) -> None:
-        """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
-        if self.negotiation is not None:
-            self.negotiation.move(host)
-            self._say_where(now)
-
-    def _say_where(self, now: float) -> None:
-        """An offer that waits for its turn will say it; after one under way it is known whether
-        that has put the call on hold."""
+        """Our media is wanted at this host: a call that is up says so once with a re-INVITE, if
+        there is no offer that waits for its turn and will say it."""
         talk = self.negotiation
-        if self.state is not TALKING or talk is None or not talk.has_moved:
-            return
-        if self.timers.due("glare") is not None:
-            return
-        if self._modification or self._awaits_late_answer:
-            self.timers.set("glare", now + T1, self._say_where)
-        else:
-            self.hold(talk.held_here, now, anew=True)
+        if talk is not None:
+            talk.move(host)
+            if talk.has_moved and self.timers.due("glare") is None:
+                self.hold(None, now)
 
-    def hold(self, on: bool, now: float, anew: bool = False) -> None:
+    def hold(self, on: bool | None, now: float) -> None:
         """Put the other side on hold, or take it back; after the request of that kind which is
-        under way. `anew`: make the offer even if that is so already, as it is if we have moved."""
+        under way. None: offer anew what stands by then, for we have moved."""
         talk = self.negotiation
         if self.state is not TALKING or talk is None:
             return
-        if talk.held_here is on and not anew and not talk.has_moved:
+        if talk.held_here is on and not talk.has_moved:
             return
         self.timers.cancel("glare")
+        hold = talk.held_here if on is None else on
 
         def again(later: float) -> None:
-            self.hold(on, later, anew)
+            self.hold(on, later)
 
         def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             if self._modified(exchange, response, later, again, "glare"):
-                refused = user_messages.NO_HOLD if on else user_messages.NO_RESUME
+                refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
                 self.emit_talking(later, refused.format(name=self.name))
 
         if self._modification or self._awaits_late_answer:
             self.timers.set("glare", now + T1, again)
             return
-        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(hold)
         self._modification = self.ask("INVITE", answered, now, fields, body)
 
     def probe(self, now: float) -> None:
