@@ -1,7 +1,8 @@
 """The messages that servers were sent and have not handled. When a server goes down, these are what
 its successor is sent at once.
 
- 1. A request is pending until it has its final answer, at most REQUEST_SECONDS.
+ 1. A request is pending until it has its final answer, at most REQUEST_SECONDS; an INVITE that a
+    server has begun rings, and its caller waits longer: RINGING_SECONDS.
  2. A response or an ACK is never answered (it is "one-way" here). It is pending until the server
     has passed it on, at most ONE_WAY_SECONDS.
  3. A one-way message that ends at the server is kept too: a response to a request that began
@@ -34,6 +35,7 @@ from sip.timing import PATIENCE
 MAX_DATAGRAMS = 10_000
 MAX_OCTETS = 32 << 20
 REQUEST_SECONDS = PATIENCE  # then no client waits for an answer any more (RFC 3261 17.1.1.2)
+RINGING_SECONDS = 300.0  # proxies give up after 3 minutes (RFC 3261 16.6 step 11)
 ONE_WAY_SECONDS = 1.0
 DEADLY_SECONDS = 1.0  # a server that goes down later does not do so because of the message
 MAX_REFUSALS = 4_096
@@ -100,6 +102,8 @@ class PendingMessages:
         self._counters = counters
         # All are in the order of insertion, nearly that of age.
         self._requests: dict[RequestKey, PendingDatagram] = {}
+        # INVITEs that are older than REQUEST_SECONDS, and were begun
+        self._ringing: dict[RequestKey, PendingDatagram] = {}
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
@@ -112,15 +116,17 @@ class PendingMessages:
 
     def __len__(self) -> int:
         """How many datagrams servers owe somebody something for."""
-        return len(self._requests) + len(self.one_way)
+        return len(self._requests) + len(self._ringing) + len(self.one_way)
 
     @property
     def has_requests(self) -> bool:
         return bool(self._requests)
 
     def clear(self) -> None:
-        for each in (self._requests, self.one_way, self._ended, self._refusals, self._answered):
+        for each in (self._requests, self._ringing, self.one_way, self._ended):
             each.clear()
+        self._refusals.clear()
+        self._answered.clear()
         self.hedged.clear()
         self.moved.clear()
         self._octets = 0
@@ -131,6 +137,8 @@ class PendingMessages:
         """A request was sent to a server. A retransmission keeps the time of the first copy."""
         requests = self._requests
         earlier = requests.get(key)
+        if not earlier and self._ringing:
+            earlier = self._ringing.pop(key, None)
         if earlier:
             self._octets -= len(earlier.data)
             replayed = earlier.replayed or datagram.replayed
@@ -157,13 +165,11 @@ class PendingMessages:
             self.expire(datagram.received_at)
 
     def _is_full(self) -> bool:
-        return self._octets > MAX_OCTETS or (
-            len(self._requests) + len(self.one_way) + len(self._ended) > MAX_DATAGRAMS
-        )
+        return self._octets > MAX_OCTETS or len(self) + len(self._ended) > MAX_DATAGRAMS
 
     def remove_request(self, key: RequestKey) -> PendingDatagram | None:
         """It has its final answer."""
-        datagram = self._requests.pop(key, None)
+        datagram = self._requests.pop(key, None) or self._ringing.pop(key, None)
         if datagram:
             self._octets -= len(datagram.data)
         return datagram
@@ -177,7 +183,7 @@ class PendingMessages:
         return datagram
 
     def request(self, key: RequestKey) -> PendingDatagram | None:
-        return self._requests.get(key)
+        return self._requests.get(key) or self._ringing.get(key)
 
     def mark_begun(self, branch: bytes) -> None:
         """A server has passed the INVITE with this branch of ours on, or answered it
@@ -189,10 +195,9 @@ class PendingMessages:
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
-        requests = self._requests
-        datagram = requests.get(key)
+        datagram = self.request(key)
         if not datagram and not key.endswith(b"INVITE"):
-            datagram = requests.get(branch + b"INVITE")
+            datagram = self.request(branch + b"INVITE")
         if datagram:
             return datagram.server
         refusal = self._refusals.get(branch) if self._refusals else None
@@ -275,7 +280,9 @@ class PendingMessages:
         INVITE whose 2xx came longer ago, because its phone repeats that.
         """
         self.expire(now)
+        ringing, self._ringing = _split(self._ringing, server)
         requests, self._requests = _split(self._requests, server)
+        requests.update(ringing)
         one_way, self.one_way = _split(self.one_way, server)
         ended, self._ended = _split(self._ended, server)
         settled = {branch + method for branch, method, status, _ in one_way if status[:1] == b"2"}
@@ -316,17 +323,29 @@ class PendingMessages:
                     self._expiry_due = min(self._expiry_due, received_at + ONE_WAY_SECONDS)
                     break
                 self._octets -= len(datagrams.pop(oldest).data)
+        while self._ringing:
+            key, datagram = next(iter(self._ringing.items()))
+            if not self._remove_old(key, now - datagram.received_at > RINGING_SECONDS):
+                break
         while self._requests:
-            key = next(iter(self._requests))
-            old = now - self._requests[key].received_at > REQUEST_SECONDS
-            if not old and not self._is_full():
+            key, datagram = next(iter(self._requests.items()))
+            old = now - datagram.received_at > REQUEST_SECONDS
+            if old and datagram.begun:
+                self._ringing[key] = self._requests.pop(key)
+            elif not self._remove_old(key, old):
                 return
-            self._counters["inflight.expired" if old else "inflight.overflow"] += 1
-            self.remove_request(key)
         for datagrams in (self._ended, self.one_way):
             while datagrams and self._is_full():
                 self._counters["inflight.overflow"] += 1
                 self._octets -= len(datagrams.pop(next(iter(datagrams))).data)
+
+    def _remove_old(self, key: RequestKey, old: bool) -> bool:
+        """Removes the request if it is too old or there is too much. False if neither is so."""
+        if not old and not self._is_full():
+            return False
+        self._counters["inflight.expired" if old else "inflight.overflow"] += 1
+        self.remove_request(key)
+        return True
 
 
 def _split(

@@ -20,7 +20,6 @@ import logging
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QLoggingCategory, QMetaObject, QObject, Qt, QThread, QTimer, Signal, Slot
@@ -28,6 +27,7 @@ from PySide6.QtCore import QLoggingCategory, QMetaObject, QObject, Qt, QThread, 
 from softphone import texts
 from softphone.media.g711 import BLOCK, RATE
 from softphone.media.resample import FromDevice, PcmFormat, ToDevice
+from softphone.settings import DeviceChoice
 
 LOG = logging.getLogger("media")
 
@@ -39,15 +39,6 @@ STOP_MS = 2000  # how long the audio thread may take to end
 Opened = tuple[Any, PcmFormat]
 """Qt's audio object, not started yet, and the format of its samples."""
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DeviceChoice:
-    """Which devices the person wants, by Qt's id in hexadecimal; "": the system's default."""
-
-    microphone: str = ""
-    loudspeaker: str = ""
-    ringer: str = ""
 
 
 class _Device(QObject):

@@ -13,12 +13,12 @@ from softphone.media import audio_devices
 from softphone.media.audio_devices import (
     RING,
     AudioDevices,
-    DeviceChoice,
     Loudspeaker,
     Microphone,
     choose_format,
 )
 from softphone.media.resample import FromDevice, PcmFormat, Resampler, ToDevice
+from softphone.settings import DeviceChoice
 
 TELEPHONE = PcmFormat(8000, 1)
 
