@@ -453,13 +453,15 @@ def _callee_name(request: Request, transaction: Transaction, aor: str) -> str:
 
 def _strip_credentials(request: Request, realm: str) -> None:
     """Removes the credentials that were meant for this server (RFC 3261 22.3)."""
-    kept = []
-    for field in request.fields:
-        if field.name == "Proxy-Authorization":
-            try:
-                if Credentials.parse(field.value).realm == realm:
-                    continue
-            except RemoteProtocolError:
-                pass
-        kept.append(field)
-    request.fields = kept
+    values = request.all("Proxy-Authorization")
+    request.remove("Proxy-Authorization")
+    for value in values:
+        if not _are_for(realm, value):
+            request.add("Proxy-Authorization", value)
+
+
+def _are_for(realm: str, credentials: str) -> bool:
+    try:
+        return Credentials.parse(credentials).realm == realm
+    except RemoteProtocolError:
+        return False
