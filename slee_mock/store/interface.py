@@ -85,17 +85,15 @@ class Marked(NamedTuple):
 
 
 class Store(Protocol):
-    """Every method may raise StoreDown, and BadRecord for a row or key that it cannot keep."""
+    """Every method may raise StoreDown. Kinds, keys and texts are text that can be encoded, and
+    times finite: Transaction sees to that."""
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
         """All or none. Raises Conflict if a row has another version now."""
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        """(key, row), the newest first, at most `limit`."""
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         """The rows with marks below `before`, the newest first, at most `limit`: a page of a walk
         by key. Costs the same anywhere in the walk, and no row is missed or seen twice because
         others are made or deleted meanwhile."""
@@ -128,10 +126,7 @@ class StoreWrapper:
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
         self._ask(self._store.save, changes)
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        return self._ask(self._store.scan, kind, limit)
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         return self._ask(self._store.walk, kind, limit, before)
 
     def mark(self, kind: str, newer: int) -> int | None:
@@ -195,11 +190,11 @@ class Transaction:
     def scan(self, kind: type[R], limit: int | None = None) -> list[R]:
         """From the store, without rows that cannot be read. The versions are remembered, so that
         these records can be saved or deleted without another read of each."""
-        found = [self._found(kind, key, row) for key, row in self._store.scan(kind.KIND, limit)]
+        found, _ = self.walk(kind, limit)
         return [each for each in found if not isinstance(each, Damaged)]
 
     def walk(
-        self, kind: type[R], limit: int, before: int | None = None
+        self, kind: type[R], limit: int | None = None, before: int | None = None
     ) -> tuple[list[R | Damaged], int | None]:
         """The next records of a walk, and the mark to go on from; None at the walk's end."""
         found = self._store.walk(kind.KIND, limit, before)
@@ -265,8 +260,10 @@ def _check_text(*names: str) -> None:
 
 def _due(record: Record) -> float | None:
     due = record.due
-    if due is None or (isinstance(due, (int, float)) and math.isfinite(due)):
-        return due
+    if due is None:
+        return None
+    if isinstance(due, (int, float)) and math.isfinite(due):
+        return float(due)
     raise BadRecord(f"the {record.KIND} record {record.key!r} cannot be due at {due!r}")
 
 

@@ -23,8 +23,8 @@ Traps
 - A page with the newest rows of one kind must not scan the others: the index by (kind, created).
   All rows of one call are next to each other in the index by (key, kind), for Call-IDs come in no
   order.
-- Text of a row that is not UTF-8 makes SQLite fail the whole query: it is run again with a lenient
-  decoder, and the row is damaged where it is used.
+- Text of a row that is not UTF-8 would make Python fail the whole query: such octets are replaced,
+  and the row is damaged where it is used.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ from pathlib import Path
 from typing import Any
 
 from slee_mock.store.interface import (
-    BadName,
-    BadRecord,
     ConditionalWrite,
     Conflict,
     Marked,
@@ -53,8 +51,6 @@ LOCKED_SECONDS = 0.001  # the same while a program is known to hold the lock
 OPEN_SECONDS = 5.0  # in which servers that start together must have taken their turns
 READER_OPEN_SECONDS = 1.0  # the same for a reader, which waits only for a store being made
 FILES_AFTER_SAVE = 2  # files checked after each save: the database and its -wal
-# SQLite's and Python's errors for a value that no row can hold.
-BAD_VALUES = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
 _TABLE = """CREATE TABLE IF NOT EXISTS record (
@@ -119,12 +115,8 @@ class SqliteStore:
             # not acknowledged if it went into files that nobody can open any more
             self._look(FILES_AFTER_SAVE)
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        found = self.walk(kind, -1 if limit is None else limit)
-        return [(key, row) for _, key, row in found]
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        values = (kind, HIGHEST if before is None else before, limit)
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
+        values = (kind, HIGHEST if before is None else before, -1 if limit is None else limit)
         found = self._rows(WALK, values, self._reading)
         return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
 
@@ -153,17 +145,7 @@ class SqliteStore:
             )
             if look:
                 self._look()
-            try:
-                return connection.execute(question, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode" not in str(error):
-                    raise
-            # One row is not text: see the traps.
-            connection.text_factory = _lenient
-            try:
-                return connection.execute(question, values).fetchall()
-            finally:
-                connection.text_factory = str
+            return connection.execute(question, values).fetchall()
 
     # -- lost files --------------------------------------------------------------------------------
 
@@ -223,6 +205,7 @@ class SqliteStore:
                     self._connection = sqlite3.connect(
                         place, timeout=self._busy_timeout, isolation_level=None, uri=True
                     )
+                    self._connection.text_factory = _text
                     self._impatient = False
                     self._prepare(self._connection, deadline)
                     self._files.check_private()
@@ -311,13 +294,12 @@ def _save_one(connection: sqlite3.Connection, write: ConditionalWrite) -> bool:
     return cursor.rowcount == 1
 
 
-def _lenient(text: bytes) -> str:
+def _text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
 
 
 class _Sentences:
-    """A context in which SQLite's errors become StoreDown, with a sentence for the operator, or
-    BadRecord."""
+    """A context in which SQLite's errors become StoreDown, with a sentence for the operator."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -326,10 +308,6 @@ class _Sentences:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise BadName(f"the store {self._path} keeps text alone: {error}") from error
-        if isinstance(error, BAD_VALUES):
-            raise BadRecord(f"the store {self._path} cannot keep this: {error}") from error
         if isinstance(error, sqlite3.Error):
             raise StoreDown(_sentence(self._path, error)) from error
 
