@@ -20,6 +20,7 @@ from typing import Any
 from plumbing.address import format_address
 from plumbing.event_loop import Loop, LoopStopped
 from plumbing.http_server import HttpServer
+from plumbing.throttled_log import ThrottledLog
 from plumbing.udp_batch import Channel, fastest_io
 from plumbing.udp_socket import bind_udp
 from sip.message import Request, Response
@@ -27,7 +28,6 @@ from slee_mock.cluster.cluster_clock import Clock
 from slee_mock.cluster.cluster_key import KeyedStore, join_cluster
 from slee_mock.container.deployment import Context
 from slee_mock.container.events import Outcome
-from slee_mock.container.sbb import HasStatus, status_of
 from slee_mock.management import routes
 from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import server_status
@@ -35,7 +35,7 @@ from slee_mock.mobicents_heartbeat import HeartbeatClient
 from slee_mock.node import Node
 from slee_mock.receive_queue import ReceiveQueue
 from slee_mock.settings import Settings
-from slee_mock.store.interface import BadRecord, Conflict, StoreDown, Transaction
+from slee_mock.store.interface import BadRecord, Conflict, StoreDown
 from slee_mock.store.open_store import open_store, store_name
 from slee_mock.store.records import Member
 
@@ -45,7 +45,6 @@ BATCH = 16  # datagrams per turn, so that timers and questions get theirs
 OPEN_SECONDS = 15.0  # to open a store that others are opening too
 SETTLE_SECONDS = 2.0  # for the store to come back to a server that stops with deferred events
 LEAVE_SECONDS = 5.0  # at most; in these a server that leaves serves what it still has
-LOG_INTERVAL_SECONDS = 1.0  # between two lines, or two tracebacks, that strangers can cause
 LISTEN_REMEDIES = {
     errno.EADDRINUSE: "end the program that has this port, or name another one",
     errno.EACCES: "ports below 1024 are the system's own: name another one, or allow it",
@@ -70,7 +69,7 @@ class Server:
         self._queries = Queries(
             lambda: open_store(settings.store, reading=True),
             lambda: self._loop.ask(self._status),
-            self._tell,
+            lambda: self._node.services if self._node else (),
             self._clock.now,
         )
         # Below: the sip thread's.
@@ -147,16 +146,6 @@ class Server:
             stack.callback(self._queries.stop, timeout)
             if self._http:
                 stack.callback(self._http.stop)
-
-    def _tell(self, transaction: Transaction, now: float) -> dict[str, Any]:
-        """Makes the services' part of /status from their records, on the thread that has
-        `transaction`."""
-        services = node.services if (node := self._node) else []
-        return {
-            each.name: status_of(each, transaction, now)
-            for each in services
-            if isinstance(each, HasStatus)
-        }
 
     # -- the sip thread ----------------------------------------------------------------------------
 
@@ -314,21 +303,16 @@ class Server:
 class LogObserver:
     """Logs what a node says, with limits for lines that strangers can cause."""
 
-    def __init__(self, store_lost: Callable[[], object]) -> None:
-        self._store_lost = store_lost
-        self._next_line = self._next_traceback = 0.0
+    def __init__(self, store_lost: Callable[[], None]) -> None:
+        self.store_lost = store_lost
+        self._throttled = ThrottledLog(log)
 
     def warn(self, sentence: str) -> None:
-        now = time.monotonic()
-        if now >= self._next_line:
-            self._next_line = now + LOG_INTERVAL_SECONDS
-            log.warning("%s", sentence)
+        self._throttled.say("warning", logging.WARNING, sentence)
 
     def failed(self, what: str, error: BaseException) -> None:
-        now = time.monotonic()
-        if now >= self._next_traceback:
-            self._next_traceback = now + LOG_INTERVAL_SECONDS
-            log.error("a service failed; nothing of this event is saved: %s", what, exc_info=error)
+        text = f"a service failed; nothing of this event is saved: {what}"
+        self._throttled.say("failure", logging.ERROR, text, error)
 
     def lost(self, sentence: str) -> None:
         log.error("%s", sentence)
@@ -336,9 +320,6 @@ class LogObserver:
     def handled(self, message: Request | Response, note: str) -> None:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("call=%s %r %s", message.get("Call-ID"), message, note)
-
-    def store_lost(self) -> None:
-        self._store_lost()
 
     def store_found(self) -> None:
         log.warning("the store works again")

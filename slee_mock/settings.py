@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from plumbing.address import Address, parse_address
@@ -17,8 +16,6 @@ from slee_mock.services.session_timer import LEAST
 from slee_mock.services.tariff import Tariff
 from slee_mock.store.open_store import store_name
 from slee_mock.user_files import read_user_lines
-
-T = TypeVar("T")
 
 
 class SettingsError(ValueError):
@@ -54,18 +51,6 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
     except argparse.ArgumentError as error:
         raise SettingsError(f"{error.argument_name}: {error.message}") from None
     return Settings(**{**vars(options), "deploy": tuple(options.deploy)})
-
-
-def _type(read: Callable[[str], T]) -> Callable[[str], T]:
-    """For argparse, which shows only the sentences of its own error class."""
-
-    def typed(text: str) -> T:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return typed
 
 
 def _name(text: str) -> str:
@@ -166,97 +151,81 @@ def _parser() -> argparse.ArgumentParser:
         "a management page. "
         "Servers that are given the same store are one cluster: each can go on where another died.",
     )
-    add = parser.add_argument
-    add(
-        "--name",
-        type=_type(_name),
-        default="server1",
-        help="this server's name in the cluster (server1)",
-    )
-    add(
-        "--listen",
-        type=_type(_own_address),
-        default="127.0.0.1:5070",
-        metavar="HOST:PORT",
-        help="UDP address for SIP (127.0.0.1:5070)",
-    )
-    add(
-        "--forwarder",
-        type=_type(_forwarder),
-        default="127.0.0.1:5060",
-        metavar="HOST:PORT",
-        help="where everything is sent to (127.0.0.1:5060)",
-    )
-    add(
+
+    def option(
+        flag: str, read: Callable[[str], object], default: str, metavar: str | None, what: str
+    ) -> None:
+        """Adds an option whose help text ends with the default, if there is one."""
+
+        def typed(text: str) -> object:
+            try:
+                return read(text)
+            except ValueError as error:  # argparse shows only the sentences of its own class
+                raise argparse.ArgumentTypeError(str(error)) from None
+
+        shown = f"{what} (%(default)s)" if default else what
+        parser.add_argument(flag, type=typed, default=default, metavar=metavar, help=shown)
+
+    option("--name", _name, "server1", None, "this server's name in the cluster")
+    option("--listen", _own_address, "127.0.0.1:5070", "HOST:PORT", "UDP address for SIP")
+    option("--forwarder", _forwarder, "127.0.0.1:5060", "HOST:PORT", "where everything is sent to")
+    option(
         "--store",
-        type=_type(_store),
-        default="cluster.db",
-        metavar="FILE|URL",
-        help="the cluster's SQLite file (cluster.db), or redis://[:PASSWORD@]HOST:PORT[/DB], or "
+        _store,
+        "cluster.db",
+        "FILE|URL",
+        "the cluster's SQLite file, or redis://[:PASSWORD@]HOST:PORT[/DB], or "
         "redis+sentinel://[:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DB]",
     )
-    add(
+    option(
         "--management",
-        type=_type(_management),
-        default="127.0.0.1:8071",
-        metavar="HOST:PORT",
-        help="address of the management page; empty: none (127.0.0.1:8071)",
+        _management,
+        "127.0.0.1:8071",
+        "HOST:PORT",
+        "address of the management page; empty: none",
     )
-    add(
+    option(
         "--forwarder-page",
-        type=_type(_page),
-        default="",
-        metavar="URL",
-        help="the forwarder's page, to which the management page then has a link, as in "
+        _page,
+        "",
+        "URL",
+        "the forwarder's page, to which the management page then has a link, as in "
         "http://127.0.0.1:8060/",
     )
-    add(
-        "--users",
-        type=_type(_users),
-        default="",
-        metavar="FILE",
-        help="lines user:password; then phones must know theirs",
-    )
-    add(
+    option("--users", _users, "", "FILE", "lines user:password; then phones must know theirs")
+    option(
         "--digest",
-        type=_type(_algorithms),
-        default=",".join(DIGEST),
-        metavar="ALGORITHM[,ALGORITHM]",
-        help=f"of {' and '.join(ALGORITHMS)}, how passwords may be proven, the preferred first "
-        f"({','.join(DIGEST)})",
+        _algorithms,
+        ",".join(DIGEST),
+        "ALGORITHM[,ALGORITHM]",
+        f"of {' and '.join(ALGORITHMS)}, how passwords may be proven, the preferred first",
     )
-    add("--realm", default="failover.test", help="realm of the passwords (failover.test)")
-    add(
+    option("--realm", str, Settings.realm, None, "realm of the passwords")
+    option(
         "--tariff",
-        type=_type(_tariff),
-        default="0.10+0.05/10s",
-        metavar="FEE+PRICE/SECONDS",
-        help="set-up fee and price per started unit of time (0.10+0.05/10s)",
+        _tariff,
+        Settings.tariff,
+        "FEE+PRICE/SECONDS",
+        "set-up fee and price per started unit of time",
     )
-    add("--currency", default="EUR", help="printed behind the totals (EUR)")
-    add(
+    option("--currency", str, Settings.currency, None, "printed behind the totals")
+    option(
         "--register",
-        type=_type(_addresses),
-        default="",
-        metavar="HOST:PORT[,HOST:PORT]",
-        help="registration addresses of the forwarders that have no line for this server",
+        _addresses,
+        "",
+        "HOST:PORT[,HOST:PORT]",
+        "registration addresses of the forwarders that have no line for this server",
     )
-    add(
-        "--beat",
-        type=_type(_beat),
-        default="2",
-        metavar="SECONDS",
-        help="seconds between two registrations (2)",
-    )
-    add(
+    option("--beat", _beat, "2", "SECONDS", "seconds between two registrations")
+    option(
         "--session-expires",
-        type=_type(_session),
-        default="1800",
-        metavar="SECONDS",
-        help="close calls that no phone refreshes for so long; where none knows how, those of "
-        "which "
-        "no message passes for so long, until one does; 0: never (1800)",
+        _session,
+        str(Settings.session_expires),
+        "SECONDS",
+        "close calls that no phone refreshes for so long; where none knows how, those of which "
+        "no message passes for so long, until one does; 0: never",
     )
+    add = parser.add_argument
     add(
         "--deploy",
         action="append",

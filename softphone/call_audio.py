@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 
 from softphone.media.audio_interfaces import AudioSink, AudioSource
-from softphone.media.dtmf import DIGITS
 from softphone.media.levels import SilenceMeter
 from softphone.media.session import MediaSession
 from softphone.media.stream import MediaStats
@@ -47,7 +46,7 @@ class CallAudio:
         self.close()
         source, sink = self._devices
         self._session = MediaSession(
-            (host, 0),
+            host,
             source,
             sink,
             lambda digit, sent: self._on_digit(call_id, digit, sent),
@@ -87,8 +86,3 @@ class CallAudio:
             self._session.stop()
         except RuntimeError as error:
             log.warning("%s", error)
-
-
-def is_digit(text: str) -> bool:
-    """Is it one digit of a telephone?"""
-    return len(text) == 1 and text.upper() in DIGITS

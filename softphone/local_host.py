@@ -17,10 +17,10 @@ def resolved(address: Address, family: socket.AddressFamily) -> Address:
     host, port = address
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"the server {host} cannot be found from here ({error.strerror})"
-        ) from error
+    except (OSError, UnicodeError) as error:  # the latter: an empty or too long part of the name
+        reason = getattr(error, "strerror", None) or error
+        sentence = f"the server {host} cannot be found from here ({reason})"
+        raise OSError(socket.EAI_NONAME, sentence) from error
     return str(found[0][4][0]), port
 
 

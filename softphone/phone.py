@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, LoopStopped, Timer
 from plumbing.udp_socket import bind_udp, family_of
-from softphone.call_audio import CallAudio, is_digit
+from softphone.call_audio import CallAudio
 from softphone.local_host import SuspendDetector, nowhere, own_host, resolved
 from softphone.media.audio_interfaces import AudioSink, AudioSource, NullSink
+from softphone.media.dtmf import is_digit
 from softphone.media.stream import MediaStats
 from softphone.media.tone_generator import ToneSource
 from softphone.ua.account import Account as Account
@@ -41,13 +42,12 @@ from softphone.ua.events import (
 from softphone.ua.keep_alive import PERIOD
 from softphone.ua.session_timer import DEFAULT_INTERVAL
 from softphone.ua.user_agent import UserAgent
-from softphone.ua.user_messages import no_sound
+from softphone.ua.user_messages import NO_SOUND
 
 log = logging.getLogger(__name__)
 
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and commands get their turn
-LARGEST_SENT = 65_507
 LOOK_AGAIN = 1.0  # seconds between two looks at what no signal tells
 DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
@@ -268,13 +268,11 @@ class Phone:
 
     def _send(self, send: Send) -> None:
         try:
-            if len(send.data) > LARGEST_SENT or not 0 < send.to[1] < 65536:
-                raise OSError("too large, or no port")
             self._socket.sendto(send.data, send.to)
         except BlockingIOError:
             return  # as if lost on the way: it is sent again
-        # the latter two: no address that could be written
-        except (OSError, TypeError, ValueError) as error:
+        # all but the first: no address that could be written
+        except (OSError, TypeError, ValueError, OverflowError) as error:
             log.debug("not sent to %s port %d: %s", send.to[0], send.to[1], error)
             self._loop.post(
                 lambda: self._perform(self._agent.on_unreachable(send.to, time.monotonic()))
@@ -330,7 +328,7 @@ class Phone:
             self._sound.follow(call)
         except Exception as error:
             log.exception("the sound of a call cannot follow it")
-            sentence = no_sound(error)
+            sentence = NO_SOUND.format(reason=error)
             self._loop.post(lambda: self._perform(self._agent.fail(sentence, time.monotonic())))
 
     def _dtmf(self, digit: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,20 @@ class SavedAccount:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`account`: None until one was set up. The devices: Qt's ids, "" for the system's default."""
+class DeviceChoice:
+    """Which devices the person wants, by Qt's id in hexadecimal; "": the system's default."""
 
-    account: SavedAccount | None = None
     microphone: str = ""
     loudspeaker: str = ""
     ringer: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`account`: None until one was set up."""
+
+    account: SavedAccount | None = None
+    devices: DeviceChoice = DeviceChoice()
 
 
 def load(path: Path) -> Settings:
@@ -44,12 +51,12 @@ def load(path: Path) -> Settings:
     try:
         row: Any = json.loads(path.read_text(encoding="utf-8"))
         account = row.get("account")
-        return Settings(
-            SavedAccount(**{key: str(account[key]) for key in SavedAccount.__dataclass_fields__})
-            if account
-            else None,
-            *(str(row.get(key, "")) for key in ("microphone", "loudspeaker", "ringer")),
-        )
+        devices = {each.name: str(row.get(each.name, "")) for each in fields(DeviceChoice)}
+        if account:
+            account = SavedAccount(
+                **{each.name: str(account[each.name]) for each in fields(SavedAccount)}
+            )
+        return Settings(account or None, DeviceChoice(**devices))
     except FileNotFoundError:
         return Settings()
     except OSError as fault:
@@ -60,7 +67,8 @@ def load(path: Path) -> Settings:
 
 def save(path: Path, settings: Settings) -> None:
     """Write them; OSError if that cannot be done, and the old file is then as it was."""
-    write_private(path, json.dumps(asdict(settings), ensure_ascii=False, indent=2).encode() + b"\n")
+    row = {"account": settings.account and asdict(settings.account), **asdict(settings.devices)}
+    write_private(path, json.dumps(row, ensure_ascii=False, indent=2).encode() + b"\n")
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -9,10 +9,9 @@ finds it on whichever server it reaches.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from slee_mock.container.events import (
     CallEvent,
@@ -22,7 +21,7 @@ from slee_mock.container.events import (
     ResponseEvent,
     TimerEvent,
 )
-from slee_mock.store.interface import StoreDown, Transaction
+from slee_mock.store.interface import Transaction
 from slee_mock.store.records import R, Record
 
 
@@ -63,7 +62,10 @@ class InitialEvent:
 
 class Sbb(Protocol):
     """A service building block. If it keeps something between events it declares the kinds of its
-    records as `records`, and rules for their purge as `keeps` (store/purge.py)."""
+    records as `records`, and rules for their purge as `keeps` (store/purge.py). If it shows
+    something in /status it has a method `status(transaction, now)`, which returns it as JSON can
+    hold it. That is called on another thread than `handle`: it may use what never changes in the
+    SBB, and its records."""
 
     @property
     def name(self) -> str: ...
@@ -74,27 +76,6 @@ class Sbb(Protocol):
     def handle(self, event: Event, entity: Entity) -> Outcome:
         """May be called again for the same event, after a conflict with another server. So it must
         have no effect but its outcome."""
-
-
-@runtime_checkable
-class HasStatus(Protocol):
-    """An SBB that shows something in /status."""
-
-    def status(self, transaction: Transaction, now: float) -> Any:
-        """JSON-able. Called on another thread than `handle`: it may use what never changes in the
-        SBB, and its records."""
-
-
-def status_of(sbb: HasStatus, transaction: Transaction, now: float) -> Any:
-    """Asks for its status, or says why there is none: one SBB's fault must not hide the others."""
-    try:
-        status = sbb.status(transaction, now)
-        json.dumps(status)
-        return status
-    except StoreDown:
-        raise
-    except (Exception, SystemExit) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
 
 
 # -- for `events` ----------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ answer heartbeats. The server's own facts, a copy of a few counters, come from t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from plumbing.event_loop import Loop
+from slee_mock.container.sbb import Sbb
 from slee_mock.management import snapshot
 from slee_mock.management.snapshot import OpenCalls, Snapshot, take_snapshot
 from slee_mock.store.interface import Store, StoreDown, Transaction
@@ -23,18 +25,18 @@ BILLS_AT_ONCE = 100  # of an export; a few milliseconds of work, then other ques
 
 class Queries:
     """`open_store` is called on the reader's thread, at the first question. `own_status` returns
-    /status without the services' part, which `services_status` reads; `now` is cluster time. Every
+    /status without the part of the SBBs, which are `services`; `now` is cluster time. Every
     question may raise StoreDown or LoopStopped, which are RuntimeErrors, or TimeoutError."""
 
     def __init__(
         self,
         open_store: Callable[[], Store],
         own_status: Callable[[], dict[str, Any]],
-        services_status: Callable[[Transaction, float], Mapping[str, Any]],
+        services: Callable[[], Sequence[Sbb]],
         now: Callable[[], float],
     ) -> None:
         self._open_store, self._now = open_store, now
-        self._own_status, self._services_status = own_status, services_status
+        self._own_status, self._services = own_status, services
         self._loop = Loop("reader")
         # Below: the reader thread's.
         self._store: Store | None = None
@@ -59,7 +61,7 @@ class Queries:
         """Without the services' status if the store cannot be read."""
         status = self._own_status()
         with contextlib.suppress(StoreDown):
-            status["services"] = self._ask(self._services)
+            status["services"] = self._ask(self._services_status)
         return status
 
     def snapshot(self) -> Snapshot:
@@ -79,11 +81,22 @@ class Queries:
 
     # -- the reader thread -------------------------------------------------------------------------
 
-    def _services(self, transaction: Transaction) -> Mapping[str, Any]:
-        return self._services_status(transaction, self._now())
+    def _services_status(self, transaction: Transaction) -> dict[str, Any]:
+        """What each SBB shows, or why it shows nothing: its fault must not hide the others."""
+        shown: dict[str, Any] = {}
+        for sbb in self._services():
+            if hasattr(sbb, "status"):
+                try:
+                    shown[sbb.name] = sbb.status(transaction, self._now())
+                    json.dumps(shown[sbb.name])
+                except StoreDown:
+                    raise
+                except (Exception, SystemExit) as error:
+                    shown[sbb.name] = {"error": f"{type(error).__name__}: {error}"}
+        return shown
 
     def _snapshot(self, status: dict[str, Any], transaction: Transaction) -> Snapshot:
-        status["services"] = self._services(transaction)
+        status["services"] = self._services_status(transaction)
         return take_snapshot(transaction, status, self._now(), self._open_calls)
 
     def _ask(self, read: Callable[[Transaction], T]) -> T:

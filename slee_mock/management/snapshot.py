@@ -40,14 +40,7 @@ class Snapshot:
 
     def as_json(self) -> dict[str, Any]:
         """The page /snapshot, from which page.js makes the front page."""
-        return {
-            "calls": self.calls,
-            "bindings": self.bindings,
-            "members": self.members,
-            "status": self.status,
-            "forecast": self.forecast,
-            "running": self.running.total(),
-        }
+        return {**vars(self), "running": self.running.total()}
 
 
 class OpenCalls:

@@ -30,7 +30,6 @@ from sip.digest import (
     Credentials,
     check,
     hash_password,
-    is_bound,
     is_nonce_for,
     make_nonce,
     nonce_age,
@@ -82,7 +81,7 @@ class DigestAuthentication:
         assert isinstance(event, RequestEvent)
         request = event.request
         # it was let in, and its nonce may have grown old in the meantime
-        if is_again(entity.transaction, request):
+        if is_again(entity.transaction, request, event.time):
             return NOTHING
         credentials = self._credentials(request)
         if credentials is None:
@@ -104,7 +103,7 @@ class DigestAuthentication:
     def _proven(self, event: RequestEvent, credentials: Credentials) -> Outcome:
         request = event.request
         claimed = (request.to if request.method == "REGISTER" else request.from_).uri
-        if _names_another_user(credentials.uri, request) or not self._is_for(credentials, event):
+        if _names_another_user(credentials.uri, request):
             return self._answers.refuse(event, 400, "Digest For Another URI")  # RFC 7616 3.4.6
         if not claimed.is_sip or credentials.username != claimed.username:
             return self._answers.refuse(event, 403, "Password Of Another User")
@@ -116,10 +115,6 @@ class DigestAuthentication:
         age = nonce_age(self._key, credentials.nonce, event.time, self._scope(event))
         if age is None or not -NONCE_LIFE <= age <= NONCE_LIFE:
             return False
-        return not is_bound(credentials.nonce) or self._is_for(credentials, event)
-
-    def _is_for(self, credentials: Credentials, event: RequestEvent) -> bool:
-        """Does the digest's uri, or else the nonce, say that the password is for this request?"""
         request = event.request
         return _is_same_resource(credentials.uri, request) or is_nonce_for(
             self._key, credentials.nonce, self._scope(event), _target(request)

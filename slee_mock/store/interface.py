@@ -92,10 +92,7 @@ class Store(Protocol):
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
         """All or none. Raises Conflict if a row has another version now."""
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        """(key, row), the newest first, at most `limit`."""
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         """The rows with marks below `before`, the newest first, at most `limit`: a page of a walk
         by key. Costs the same anywhere in the walk, and no row is missed or seen twice because
         others are made or deleted meanwhile."""
@@ -128,10 +125,7 @@ class StoreWrapper:
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
         self._ask(self._store.save, changes)
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        return self._ask(self._store.scan, kind, limit)
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         return self._ask(self._store.walk, kind, limit, before)
 
     def mark(self, kind: str, newer: int) -> int | None:
@@ -195,11 +189,11 @@ class Transaction:
     def scan(self, kind: type[R], limit: int | None = None) -> list[R]:
         """From the store, without rows that cannot be read. The versions are remembered, so that
         these records can be saved or deleted without another read of each."""
-        found = [self._found(kind, key, row) for key, row in self._store.scan(kind.KIND, limit)]
+        found, _ = self.walk(kind, limit)
         return [each for each in found if not isinstance(each, Damaged)]
 
     def walk(
-        self, kind: type[R], limit: int, before: int | None = None
+        self, kind: type[R], limit: int | None = None, before: int | None = None
     ) -> tuple[list[R | Damaged], int | None]:
         """The next records of a walk, and the mark to go on from; None at the walk's end."""
         found = self._store.walk(kind.KIND, limit, before)

@@ -176,15 +176,12 @@ class RedisStore:
             change = changes[late - 1]
             raise Conflict(f"{change.kind} {change.key} is no longer at version {change.version}")
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        return [(key, row) for _, key, row in self.walk(kind, -1 if limit is None else limit)]
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         self._catch_up()
         highest = "+inf" if before is None else f"({before}"  # below it, not at it
         return [
             Marked(int(mark), key.decode(errors="replace"), _row(*rest))
-            for key, mark, *rest in self._run(_WALK, kind, highest, limit)
+            for key, mark, *rest in self._run(_WALK, kind, highest, -1 if limit is None else limit)
         ]
 
     def mark(self, kind: str, newer: int) -> int | None:

@@ -23,8 +23,8 @@ Traps
 - A page with the newest rows of one kind must not scan the others: the index by (kind, created).
   All rows of one call are next to each other in the index by (key, kind), for Call-IDs come in no
   order.
-- Text of a row that is not UTF-8 makes SQLite fail the whole query: it is run again with a lenient
-  decoder, and the row is damaged where it is used.
+- Text of a row that is not UTF-8 would make Python fail the whole query: such octets are replaced,
+  and the row is damaged where it is used.
 """
 
 from __future__ import annotations
@@ -119,12 +119,8 @@ class SqliteStore:
             # not acknowledged if it went into files that nobody can open any more
             self._look(FILES_AFTER_SAVE)
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        found = self.walk(kind, -1 if limit is None else limit)
-        return [(key, row) for _, key, row in found]
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
-        values = (kind, HIGHEST if before is None else before, limit)
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
+        values = (kind, HIGHEST if before is None else before, -1 if limit is None else limit)
         found = self._rows(WALK, values, self._reading)
         return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
 
@@ -153,17 +149,7 @@ class SqliteStore:
             )
             if look:
                 self._look()
-            try:
-                return connection.execute(question, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode" not in str(error):
-                    raise
-            # One row is not text: see the traps.
-            connection.text_factory = _lenient
-            try:
-                return connection.execute(question, values).fetchall()
-            finally:
-                connection.text_factory = str
+            return connection.execute(question, values).fetchall()
 
     # -- lost files --------------------------------------------------------------------------------
 
@@ -223,6 +209,7 @@ class SqliteStore:
                     self._connection = sqlite3.connect(
                         place, timeout=self._busy_timeout, isolation_level=None, uri=True
                     )
+                    self._connection.text_factory = _text
                     self._impatient = False
                     self._prepare(self._connection, deadline)
                     self._files.check_private()
@@ -311,7 +298,7 @@ def _save_one(connection: sqlite3.Connection, write: ConditionalWrite) -> bool:
     return cursor.rowcount == 1
 
 
-def _lenient(text: bytes) -> str:
+def _text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import ClassVar
+import time
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
@@ -19,7 +20,6 @@ from PySide6.QtWidgets import (
 
 from plumbing.address import format_address
 from softphone import texts
-from softphone.gui.event_bridge import Bridge
 from softphone.gui.theme import GRID
 from softphone.gui.widgets import StateMark, TextLabel
 from softphone.options import FieldFault, PhoneOptions, account_options
@@ -27,77 +27,63 @@ from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
-PATIENCE_MS = 4000  # how long the server may take until the test says that it does not answer
+PATIENCE_SECONDS = 4.0  # until the test says that the server does not answer
 STOP_SECONDS = 0.5
-STOPPED = object()  # what a test's bridge carries last
+LOOK_MS = 50  # between two looks for the result of a test
+ABANDONED = object()
+
+
+class TestResult(NamedTuple):
+    """`field`: the one to look at, "" for none; `works`: the server has registered the phone."""
+
+    sentence: str
+    field: str
+    works: bool = False
 
 
 class RegistrationTest:
-    """One try to register at the server, with a phone of its own. GUI thread.
+    """One try to register at the server, with a phone and a thread of its own. `result`: None until
+    there is one. No Qt object is known to the thread, so the dialog may go at any time."""
 
-    `told(sentence, field, works)` is called once: `field` is the one to look at. The object stays
-    in `running` until its phone has stopped, whoever lets go of it before, for the bridge must
-    outlive the phone, and end in the GUI thread.
-    """
-
-    running: ClassVar[set[RegistrationTest]] = set()
-
-    def __init__(self, options: PhoneOptions, told: Callable[[str, str, bool], None]) -> None:
-        self._told = told
+    def __init__(self, options: PhoneOptions) -> None:
+        self.result: TestResult | None = None
         self._options = options
-        self._bridge = Bridge()
-        self._bridge.received.connect(self._on_event)
-        emit = self._bridge.received.emit
-        self._phone = Phone(options.account, options.proxy, options.listen, emit)
-        self._over = False
-        self._timer = QTimer(singleShot=True, interval=PATIENCE_MS)
-        self._timer.timeout.connect(self._on_silence)
-        self._timer.start()
-        self.running.add(self)
-        self._starting = threading.Thread(target=self._start, name="test-start", daemon=True)
-        self._starting.start()
-
-    def _start(self) -> None:
-        try:
-            self._phone.start()  # looks the server's name up, which may take seconds
-        except (OSError, RuntimeError) as fault:
-            self._bridge.received.emit(fault)
-
-    def _on_event(self, event: object) -> None:
-        if event is STOPPED:
-            self.running.discard(self)
-        elif isinstance(event, OSError):
-            server = format_address(self._options.proxy)
-            reason = event.strerror or str(event)
-            self._end(texts.SERVER_UNKNOWN.format(server=server, reason=reason), "server")
-        elif not isinstance(event, RegistrationChanged):
-            return
-        elif event.state is RegistrationState.REGISTERED:
-            self._end(texts.TEST_WORKS, "", True)
-        elif event.state is RegistrationState.REFUSED:
-            self._end(event.sentence, "password" if event.wants_password else "user")
-
-    def _on_silence(self) -> None:
-        server = format_address(self._options.proxy)
-        self._end(texts.NO_SERVER_ANSWERS.format(server=server), "server")
-
-    def _end(self, sentence: str, field: str, works: bool = False) -> None:
-        if not self._over:
-            self.abandon()
-            self._told(sentence, field, works)
+        self._events: SimpleQueue[object] = SimpleQueue()
+        threading.Thread(target=self._run, name="account-test").start()
 
     def abandon(self) -> None:
-        """End the test without a result."""
-        self._over = True
-        self._timer.stop()
-        threading.Thread(target=self._stop, name="test-stop").start()
+        """End the test without a result, if it goes on."""
+        self._events.put(ABANDONED)
 
-    def _stop(self) -> None:
+    def _run(self) -> None:
+        options = self._options
+        server = format_address(options.proxy)
+        phone = Phone(options.account, options.proxy, options.listen, self._events.put)
         try:
-            self._phone.stop(STOP_SECONDS)
-            self._starting.join(STOP_SECONDS)
+            phone.start()  # looks the server's name up, which may take seconds
+            self.result = self._wait()
+        except Empty:
+            self.result = TestResult(texts.NO_SERVER_ANSWERS.format(server=server), "server")
+        except OSError as fault:
+            reason = fault.strerror or str(fault)
+            sentence = texts.SERVER_UNKNOWN.format(server=server, reason=reason)
+            self.result = TestResult(sentence, "server")
         finally:
-            self._bridge.received.emit(STOPPED)
+            phone.stop(STOP_SECONDS)
+
+    def _wait(self) -> TestResult | None:
+        """Wait for the server's answer; Empty if there is none in time."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            event = self._events.get(timeout=max(0.0, end - time.monotonic()))
+            if event is ABANDONED:
+                return None
+            if isinstance(event, RegistrationChanged):
+                if event.state is RegistrationState.REGISTERED:
+                    return TestResult(texts.TEST_WORKS, "", works=True)
+                if event.state is RegistrationState.REFUSED:
+                    field = "password" if event.wants_password else "user"
+                    return TestResult(event.sentence, field)
 
 
 class AccountDialog(QDialog):
@@ -110,6 +96,8 @@ class AccountDialog(QDialog):
         self.setObjectName("account")
         self.setWindowTitle(texts.ACCOUNT)
         self._test: RegistrationTest | None = None
+        self._looking = QTimer(self, interval=LOOK_MS)
+        self._looking.timeout.connect(self._look)
         form = QFormLayout()
         self.fields: dict[str, QLineEdit] = {}
         for name, (label, hint) in texts.ACCOUNT_FIELDS.items():
@@ -170,14 +158,18 @@ class AccountDialog(QDialog):
             self._abandon()
             self.test_button.setEnabled(False)
             self._say(texts.TESTING, "ring", "hot")
-            self._test = RegistrationTest(options, self._on_tested)
+            self._test = RegistrationTest(options)
+            self._looking.start()
 
-    def _on_tested(self, sentence: str, field: str, works: bool) -> None:
-        self._test = None
-        self.test_button.setEnabled(True)
-        self._say(sentence, *(("check", "alive") if works else ("warning", "stop")), field)
-        if works:
-            self._ok.setFocus()
+    def _look(self) -> None:
+        result = self._test.result if self._test is not None else None
+        if result is not None:
+            self._abandon()
+            self.test_button.setEnabled(True)
+            shape, tone = ("check", "alive") if result.works else ("warning", "stop")
+            self._say(result.sentence, shape, tone, result.field)
+            if result.works:
+                self._ok.setFocus()
 
     def _say(self, sentence: str, shape: str, tone: str, field: str = "") -> None:
         self._mark.show_state(shape, tone)
@@ -197,6 +189,7 @@ class AccountDialog(QDialog):
         self.accept()
 
     def _abandon(self) -> None:
+        self._looking.stop()
         if self._test is not None:
             self._test.abandon()
             self._test = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QStandardPaths
@@ -24,7 +24,7 @@ from softphone.gui.qapplication import application
 from softphone.gui.sound_settings import SoundSettings
 from softphone.gui.unix_signals import Interrupt
 from softphone.gui.windows import PhonesWindow
-from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
+from softphone.media.audio_devices import AudioDevices
 from softphone.media.audio_interfaces import AudioSink, AudioSource, SwitchedSink
 from softphone.media.call_tone_player import CallTonePlayer
 from softphone.media.tone_generator import ToneSource
@@ -37,20 +37,6 @@ LOG = logging.getLogger("qt")
 LOWEST_TONE = 440.0
 
 
-def phone_of(options: PhoneOptions, bridge: Bridge, sound: tuple[AudioSource, AudioSink]) -> Phone:
-    """The phone that is asked for; what happens to it goes over the bridge."""
-    return Phone(
-        options.account,
-        options.proxy,
-        options.listen,
-        bridge.received.emit,
-        sound,
-        session_expires=options.session_expires,
-        direct=options.direct,
-        keep_alive=options.keep_alive,
-    )
-
-
 class Softphone(QObject):
     """The windows of the program, one after the other: closing one ends the program, unless another
     was asked for. `folder` holds the settings and the lists of calls."""
@@ -59,13 +45,13 @@ class Softphone(QObject):
         super().__init__(app)
         self._app, self._folder, self._pair = app, folder, pair
         self._settings, self._fault = self._load()
-        chosen = asdict(self._settings)
-        del chosen["account"]
-        self.devices = AudioDevices(DeviceChoice(**chosen), self)
+        self.devices = AudioDevices(self._settings.devices, self)
+        self._microphone = self.devices.microphone()
+        self._test_tones = self._tone_player(
+            self.devices.loudspeaker("ringer"), self.devices.loudspeaker()
+        )
         self._next: list[PhoneOptions] | None = None
         self.window: PhonesWindow | None = None
-        self._players: list[CallTonePlayer] = []
-        self._microphone: Microphone | None = None
 
     def own_phone(self) -> list[PhoneOptions]:
         """The phone that was set up; none if there is none, or it makes no sense any more."""
@@ -77,25 +63,22 @@ class Softphone(QObject):
 
     def open(self, wanted: Sequence[PhoneOptions]) -> None:
         """Show a window with these phones; OSError if one cannot have its address."""
-        self._players = []
         is_pair = len(wanted) > 1
-        sinks = [self._sinks(is_pair) for _ in wanted]
+        sinks = [self._sinks(on=not is_pair) for _ in wanted]
         panels = [
-            self._panel(
-                one, self._source(one, number, is_pair), sink, self._history(one.account, is_pair)
-            )
-            for number, (one, sink) in enumerate(zip(wanted, sinks, strict=True))
+            self._panel(options, self._source(options, number), sinks[number], is_pair)
+            for number, options in enumerate(wanted)
         ]
-        window = PhonesWindow(panels)
+        listen_in = None
         if is_pair:
-            switched = [[each for each in pair if isinstance(each, SwitchedSink)] for pair in sinks]
             why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
-            names = [one.account.display_name for one in wanted]
-            window.add_below(ListenInButton(names, switched, why_not))
+            names = [options.account.display_name for options in wanted]
+            listen_in = ListenInButton(names, sinks, why_not)
         else:
             self._show_remarks(panels[0], wanted[0])
         for panel in panels:
             self._add_entries(panel, wanted)
+        window = PhonesWindow(panels, listen_in)
         try:
             for panel in panels:
                 panel.phone.start()
@@ -112,23 +95,28 @@ class Softphone(QObject):
         self,
         options: PhoneOptions,
         source: AudioSource,
-        sinks: tuple[AudioSink, AudioSink],
-        history: CallHistory | None,
+        sinks: Sequence[AudioSink],
+        is_pair: bool,
     ) -> PhonePanel:
-        """A phone with its tones and its panel, not started yet."""
+        """A phone with its tones and its panel, not started yet. `sinks`: of its calls, and of its
+        ring."""
         bridge = Bridge(self)
         loudspeaker, ringer = sinks
-        player = CallTonePlayer(ringer, loudspeaker)
-        self.devices.adopt(player)
-        bridge.received.connect(player.show_event)
-        self._players.append(player)
-        return PhonePanel(
-            options.account.display_name,
-            phone_of(options, bridge, (source, loudspeaker)),
-            bridge,
-            target=options.target,
-            history=history,
+        bridge.received.connect(self._tone_player(ringer, loudspeaker).show_event)
+        phone = Phone(
+            options.account,
+            options.proxy,
+            options.listen,
+            bridge.received.emit,
+            (source, loudspeaker),
+            session_expires=options.session_expires,
+            direct=options.direct,
+            keep_alive=options.keep_alive,
         )
+        # the pair is a toy on one computer: its calls are not worth a file
+        history = None if is_pair else self._history(options.account)
+        name = options.account.display_name
+        return PhonePanel(name, phone, bridge, target=options.target, history=history)
 
     def close(self) -> None:
         """End the program."""
@@ -142,19 +130,20 @@ class Softphone(QObject):
 
     # -- sound -------------------------------------------------------------------------------------
 
-    def _source(self, options: PhoneOptions, number: int, is_pair: bool) -> AudioSource:
-        if is_pair or options.tone or not self.devices.has("microphone"):
+    def _source(self, options: PhoneOptions, number: int) -> AudioSource:
+        if options.tone or not self.devices.has("microphone"):
             return ToneSource(LOWEST_TONE * 1.25**number)
-        self._microphone = self._microphone or self.devices.microphone()
         return self._microphone
 
-    def _sinks(self, is_pair: bool) -> tuple[AudioSink, AudioSink]:
-        """The sinks of a phone: for its calls, and for its ring. In the pair both are off at
-        first."""
-        loudspeaker, ringer = self.devices.loudspeaker(), self.devices.loudspeaker("ringer")
-        if is_pair:
-            return SwitchedSink(loudspeaker), SwitchedSink(ringer)
-        return loudspeaker, ringer
+    def _sinks(self, on: bool) -> list[SwitchedSink]:
+        """The sinks of a phone: for its calls, and for its ring."""
+        kinds = ("loudspeaker", "ringer")
+        return [SwitchedSink(self.devices.loudspeaker(kind), on) for kind in kinds]
+
+    def _tone_player(self, ringer: AudioSink, loudspeaker: AudioSink) -> CallTonePlayer:
+        player = CallTonePlayer(ringer, loudspeaker)
+        self.devices.adopt(player)
+        return player
 
     def _show_remarks(self, panel: PhonePanel, options: PhoneOptions) -> None:
         """Show the faults of sound devices and settings on the panel."""
@@ -164,9 +153,8 @@ class Softphone(QObject):
 
     def show_sound_settings(self) -> None:
         """Open the window in which devices are chosen."""
-        self._microphone = self._microphone or self.devices.microphone()
-        dialog = SoundSettings(self.devices, self._microphone, self._players[0], self.window)
-        dialog.chosen.connect(lambda choice: self._save(replace(self._settings, **asdict(choice))))
+        dialog = SoundSettings(self.devices, self._microphone, self._test_tones, self.window)
+        dialog.chosen.connect(lambda choice: self._save(replace(self._settings, devices=choice)))
         dialog.open()
 
     # -- account -----------------------------------------------------------------------------------
@@ -234,10 +222,7 @@ class Softphone(QObject):
         except OSError as fault:
             complain(texts.CANNOT_SAVE.format(reason=fault.strerror or fault))
 
-    def _history(self, account: Account, is_pair: bool) -> CallHistory | None:
-        """The pair is a toy on one computer: its calls are not worth a file."""
-        if is_pair:
-            return None
+    def _history(self, account: Account) -> CallHistory:
         name = f"{account.user}@{account.domain}".replace("/", "_").replace(":", "_")
         return CallHistory(self._folder / f"calls of {name}.jsonl")
 
@@ -259,12 +244,9 @@ def run(wanted: Sequence[PhoneOptions], may_use_own: bool = False) -> int:
     interrupt = Interrupt(program.close)
     try:
         program.open((program.own_phone() if may_use_own else []) or wanted)
-    except OSError as fault:
-        interrupt.close()
-        program.stop()
-        return complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
-    try:
         return app.exec()
+    except OSError as fault:
+        return complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
     finally:
         interrupt.close()
         program.stop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut
@@ -36,6 +35,7 @@ from softphone.gui.level_meter import FRAMES_PER_SECOND
 from softphone.gui.phone_menu import PhoneMenu
 from softphone.gui.theme import GRID, Size, theme
 from softphone.gui.widgets import FlatButton, StateMark, TextLabel, row_of
+from softphone.phone import Phone
 from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
@@ -46,30 +46,6 @@ from softphone.ua.events import (
     RegistrationChanged,
     RegistrationState,
 )
-
-if TYPE_CHECKING:
-    from softphone.media.session import MediaStats
-
-
-class PhoneLike(Protocol):
-    """The commands that a panel and its window give to a phone. Every method but `start` (OSError
-    if it cannot have its address) and `stop` returns at once; results come back as events."""
-
-    def start(self) -> None: ...
-    def call(self, target: str) -> None: ...
-    def register(self) -> None: ...
-    def unregister(self) -> None: ...
-    def set_password(self, password: str) -> None: ...
-    def answer(self) -> None: ...
-    def decline(self) -> None: ...
-    def hang_up(self) -> None: ...
-    def hold(self) -> None: ...
-    def resume(self) -> None: ...
-    def dtmf(self, digit: str) -> None: ...
-    def mute(self, muted: bool) -> None: ...
-    def media_stats(self) -> MediaStats | None: ...
-    def stop(self, timeout: float = 3.0) -> None: ...
-
 
 # The mark beside the registration sentence: (icon, tone).
 REGISTRATION_MARKS = {
@@ -110,7 +86,7 @@ class PhonePanel(QWidget):
     def __init__(
         self,
         phone_label: str,
-        phone: PhoneLike,
+        phone: Phone,
         bridge: Bridge,
         *,
         target: str = "",

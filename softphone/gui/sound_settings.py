@@ -19,9 +19,10 @@ from PySide6.QtWidgets import (
 
 from softphone import texts
 from softphone.gui.theme import GRID
-from softphone.media.audio_devices import AudioDevices, DeviceChoice, Microphone
+from softphone.media.audio_devices import AudioDevices, Microphone
 from softphone.media.call_tone_player import CallTonePlayer
 from softphone.media.call_tones import CallTone
+from softphone.settings import DeviceChoice
 
 TEST_TONES = {"loudspeaker": CallTone.RINGBACK, "ringer": CallTone.RING}
 LOOK_MS = 50

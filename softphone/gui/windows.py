@@ -13,8 +13,8 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QSystemTrayIcon, QVBoxLayout,
 
 from softphone import texts
 from softphone.gui import icons
-from softphone.gui.phone_panel import PhoneLike, PhonePanel
-from softphone.gui.theme import GRID, theme
+from softphone.gui.phone_panel import PhonePanel
+from softphone.gui.theme import GRID, LIGHT
 
 LOG = logging.getLogger("qt")
 GOODBYE = 1.0  # s: how long a phone may take to hang up and unregister after its window has gone
@@ -22,34 +22,38 @@ WIDEST = 55 * GRID  # px: a wider panel would pull apart what belongs together
 
 
 class PhonesWindow(QWidget):
-    """One panel, or several side by side: Ctrl+1, Ctrl+2 bring the keyboard to each. `gone` is
-    emitted once, after the window was closed and every phone has stopped."""
+    """One panel, or several side by side: Ctrl+1, Ctrl+2 bring the keyboard to each. `below`: what
+    concerns all of them. `gone` is emitted once, after the window was closed and every phone has
+    stopped."""
 
     gone = Signal()
     _stopped = Signal()
 
-    def __init__(self, panels: Sequence[PhonePanel]) -> None:
+    def __init__(self, panels: Sequence[PhonePanel], below: QWidget | None = None) -> None:
         super().__init__()
         self.panels = panels
         labels = [panel.label for panel in panels]
         what = texts.TWO_PHONES.format(left=labels[0], right=labels[1]) if labels[1:] else labels[0]
         self._title = texts.WINDOW.format(what=what)
         self.setWindowTitle(self._title)
+        self.setWindowIcon(icons.window_icon("call", LIGHT.alive.ink, LIGHT.alive.colour))
         # in a window that is not in front, too
         self.setAttribute(Qt.WidgetAttribute.WA_AlwaysShowToolTips)
-        self._tray: QSystemTrayIcon | None = None
-        self._stopping: list[threading.Thread] = []
-        self._stopped_phones = 0
-        self._gone = False
-        self._stopped.connect(self._count_stopped)
+        self._tray = QSystemTrayIcon(self.windowIcon(), self)  # seen while a phone rings
+        self._tray.activated.connect(self.activateWindow)
+        self._tray.messageClicked.connect(self.activateWindow)
+        self._goodbye = threading.Thread(target=self._stop_phones, name="stop-phones")
+        self._stopped.connect(self._on_stopped)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
         row = QHBoxLayout()
         column.addLayout(row, 1)
-        self._bottom = QHBoxLayout()
-        self._bottom.setContentsMargins(2 * GRID, 0, 2 * GRID, GRID)
-        column.addLayout(self._bottom)
+        if below is not None:
+            bottom = QHBoxLayout()
+            bottom.setContentsMargins(2 * GRID, 0, 2 * GRID, GRID)
+            bottom.addWidget(below)
+            column.addLayout(bottom)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(0)
         row.addStretch(1)
@@ -63,27 +67,16 @@ class PhonesWindow(QWidget):
             keys.activated.connect(panel.focus_phone)
         row.addStretch(1)
         self.resize(42 * GRID * len(panels), 80 * GRID)
-        theme().changed.connect(self._set_icon)
-        self._set_icon()
         panels[0].focus_phone()
-
-    def add_below(self, widget: QWidget) -> None:
-        """Put something below the panels that concerns all of them."""
-        self._bottom.addWidget(widget)
 
     def _show_ringing(self, sentence: str) -> None:
         """In the title, and if the window is not in front in a notification of the system."""
         self.setWindowTitle(texts.WINDOW.format(what=sentence) if sentence else self._title)
         if sentence and not self.isActiveWindow() and QSystemTrayIcon.isSystemTrayAvailable():
-            self._tray = self._tray or QSystemTrayIcon(self.windowIcon(), self)
-            self._tray.activated.connect(lambda _: self.activateWindow())
-            self._tray.messageClicked.connect(self.activateWindow)
             self._tray.show()
             self._tray.showMessage(sentence, self._title, self.windowIcon())
-        elif self._tray is not None:
+        else:
             self._tray.hide()
-            self._tray.deleteLater()
-            self._tray = None
 
     @staticmethod
     def _divider() -> QFrame:
@@ -91,39 +84,22 @@ class PhonesWindow(QWidget):
         line.setForegroundRole(QPalette.ColorRole.Mid)
         return line
 
-    def _set_icon(self) -> None:
-        alive = theme().palette.alive
-        self.setWindowIcon(icons.window_icon("call", alive.ink, alive.colour))
-
     def closeEvent(self, event: QCloseEvent) -> None:
-        """The window goes at once; each phone says goodbye in a thread of its own, and then `gone`
-        is emitted."""
-        if self._gone:
-            event.accept()
-            return
+        """The window goes at once; its phones say goodbye in a thread, and then `gone` is
+        emitted."""
         event.ignore()
         self.hide()
-        if self._stopping:
-            return
-        self._stopping = [
-            threading.Thread(target=self._stop, args=(panel.phone,)) for panel in self.panels
-        ]
-        for number, thread in enumerate(self._stopping):
-            thread.name = f"stop-{number + 1}"
-            thread.start()
+        if self._goodbye.ident is None:  # not started yet
+            self._goodbye.start()
 
-    def _stop(self, phone: PhoneLike) -> None:
-        try:
-            phone.stop(GOODBYE)
-        except Exception:
-            LOG.exception("a phone did not stop cleanly")
+    def _stop_phones(self) -> None:
+        for panel in self.panels:
+            try:
+                panel.phone.stop(GOODBYE)
+            except Exception:
+                LOG.exception("a phone did not stop cleanly")
         self._stopped.emit()
 
-    def _count_stopped(self) -> None:
-        self._stopped_phones += 1
-        if self._stopped_phones == len(self._stopping):
-            for thread in self._stopping:
-                thread.join()  # this was its last word
-            self._gone = True
-            self.close()
-            self.gone.emit()
+    def _on_stopped(self) -> None:
+        self._goodbye.join()
+        self.gone.emit()

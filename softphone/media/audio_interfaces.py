@@ -30,9 +30,8 @@ class NullSink:
 class SwitchedSink:
     """Passes sound on to another sink while `on`."""
 
-    def __init__(self, sink: AudioSink) -> None:
-        self.on = False
-        self._sink = sink
+    def __init__(self, sink: AudioSink, on: bool = False) -> None:
+        self._sink, self.on = sink, on
 
     def write(self, samples: array[int]) -> None:
         if self.on:

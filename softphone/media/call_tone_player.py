@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal, Slot
 
@@ -35,11 +34,6 @@ def tone_of(call: CallView, hung_up: bool) -> CallTone | None:
     return CallTone.BUSY if status in BUSY_STATUS else CallTone.REORDER
 
 
-@cache
-def _source_of(tone: CallTone) -> RepeatedSource:
-    return RepeatedSource(samples_of(tone.value))
-
-
 class CallTonePlayer(QObject):
     """Gets the phone's events, in any thread that its signals are queued to (AudioDevices.adopt).
     `ringer` plays the ring, `loudspeaker` the rest."""
@@ -57,8 +51,10 @@ class CallTonePlayer(QObject):
         self.playing: CallTone | None = None
         self._call_id = ""
         self._hung_up: set[str] = set()
-        self._until = float("inf")
-        self._pace = PacketClock(0.0)
+        # of the tone that is played
+        self._source: RepeatedSource
+        self._pace: PacketClock
+        self._until: float
         self._timer = QTimer(self)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(TICK_MS)
@@ -101,7 +97,7 @@ class CallTonePlayer(QObject):
             self._timer.stop()
             return
         now = self._clock()
-        _source_of(tone).rewind()
+        self._source = RepeatedSource(samples_of(tone))
         self._pace, self._until = PacketClock(now), now + seconds
         self._timer.start()
 
@@ -117,4 +113,4 @@ class CallTonePlayer(QObject):
         _, ticks = self._pace.due(now)
         sink = self._ringer if tone is CallTone.RING else self._loudspeaker
         for _ in range(ticks):
-            sink.write(_source_of(tone).read(BLOCK))
+            sink.write(self._source.read(BLOCK))

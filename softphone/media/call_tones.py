@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 from softphone.media.g711 import RATE
 
@@ -18,36 +18,28 @@ LOUDNESS = 0.2  # of full scale
 EDGE_SECONDS = 0.01  # fade in and out, so that a tone neither begins nor ends with a click
 
 
-@dataclass(frozen=True)
-class Cadence:
-    """`steps`: (seconds, frequencies in Hz; none: a pause), played one after the other, over and
-    over."""
-
-    steps: tuple[tuple[float, tuple[float, ...]], ...]
-
-    @property
-    def period(self) -> float:
-        """Seconds after which it repeats."""
-        return sum(seconds for seconds, _ in self.steps)
-
-
 _RING_BURST = ((0.05, (660.0,)), (0.05, (880.0,))) * 10
 
 
 class CallTone(Enum):
     """RING: they call us. RINGBACK: their phone rings. BUSY: they are busy. REORDER: the call
-    cannot be had."""
+    cannot be had.
 
-    RING = Cadence((*_RING_BURST, (2.0, ())))
-    RINGBACK = Cadence(((1.0, (425.0,)), (4.0, ())))
-    BUSY = Cadence(((0.5, (425.0,)), (0.5, ())))
-    REORDER = Cadence(((0.25, (425.0,)), (0.25, ())))
+    The value is the cadence: (seconds, frequencies in Hz; none: a pause), played one after the
+    other, over and over.
+    """
+
+    RING = (*_RING_BURST, (2.0, ()))
+    RINGBACK = ((1.0, (425.0,)), (4.0, ()))
+    BUSY = ((0.5, (425.0,)), (0.5, ()))
+    REORDER = ((0.25, (425.0,)), (0.25, ()))
 
 
-def samples_of(cadence: Cadence) -> array[int]:
+@cache
+def samples_of(tone: CallTone) -> array[int]:
     """One period of it."""
     period = array("h")
-    for seconds, frequencies in cadence.steps:
+    for seconds, frequencies in tone.value:
         length = round(seconds * RATE)
         period.extend(_sample(index, length, frequencies) for index in range(length))
     return period

@@ -16,6 +16,11 @@ ENDS = 3  # RFC 4733 2.5.1.4: the last packet goes out three times, lest its los
 QUEUE = 32
 
 
+def is_digit(text: str) -> bool:
+    """Is it one digit of a telephone?"""
+    return len(text) == 1 and text.upper() in DIGITS
+
+
 class DigitSender:
     """The digits still to be sent. Three end packets after each make the pause between two."""
 
@@ -28,7 +33,7 @@ class DigitSender:
 
     def press(self, digit: str) -> None:
         """Queue a digit; ValueError for what is none, or when too many wait."""
-        if len(digit) != 1 or digit.upper() not in DIGITS:
+        if not is_digit(digit):
             raise ValueError(f"not a digit of the telephone: {digit!r}")
         if len(self._waiting) >= QUEUE:
             raise ValueError(f"more than {QUEUE} digits wait to be sent")

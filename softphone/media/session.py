@@ -1,6 +1,6 @@
 """The audio of one call: two sockets and one thread around a Stream.
 
-    session = MediaSession(("127.0.0.1", 0), source, sink, on_digit)
+    session = MediaSession("127.0.0.1", source, sink, on_digit)
     session.port         # can be offered
     session.apply(plan)  # once agreed, and after each re-INVITE
     session.stop()
@@ -23,8 +23,11 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
-from sip.sdp import Address, MediaPlan
+from plumbing.throttled_log import ThrottledLog
+from plumbing.udp_socket import bind_udp
+from sip.sdp import MediaPlan
 from softphone.media.audio_interfaces import AudioSink, AudioSource
 from softphone.media.g711 import BLOCK
 from softphone.media.jitter_buffer import SILENCE
@@ -38,6 +41,7 @@ LOG = logging.getLogger("media")
 PORTS = range(16384, 32768, 2)
 EXPEDITED = 46 << 2  # RFC 3246, as RFC 4594 4.1 advises for telephony
 DATAGRAM = 4096
+RECEIVE_BUFFER = 1 << 17  # octets, more than a second of sound
 # Seconds a busy thread may keep Python to itself while another waits. A tick waits for its turn
 # after each system call: beside a window that draws without pause, 5 ms (the default) made gaps of
 # 45 ms, this makes 27.
@@ -46,18 +50,18 @@ TAKEN = (errno.EADDRINUSE, errno.EACCES)  # faults of a port, not of the address
 
 
 class MediaSession:
-    """`local`: where to listen; port 0 picks a free even one; OSError says which address could not
-    be had. `on_digit(digit, sent)` is called in the media thread for each digit that has come or,
-    `sent`, left."""
+    """`host`: where to listen; OSError names it if no ports are to be had there.
+    `on_digit(digit, sent)` is called in the media thread for each digit that has come or, `sent`,
+    left."""
 
     def __init__(
         self,
-        local: Address,
+        host: str,
         source: AudioSource,
         sink: AudioSink,
         on_digit: Callable[[str, bool], None],
     ) -> None:
-        self._sockets = bind_pair(local)
+        self._sockets = bind_pair(host)
         self.port: int = self._sockets[0].getsockname()[1]
         self._source, self._sink, self._on_digit = source, sink, on_digit
         self._thread: threading.Thread | None = None
@@ -68,7 +72,7 @@ class MediaSession:
         self._muted = False
         self._answered = True
         self._stopping = False
-        self._complained_at = float("-inf")
+        self._log = ThrottledLog(LOG)  # a fault comes back with every tick
 
     def apply(self, plan: MediaPlan, held: bool = False, answered: bool = True) -> None:
         """Follow the plan of sip.sdp.plan(), first and after each re-INVITE. `held`: we hold, so
@@ -212,54 +216,31 @@ class MediaSession:
                     break
 
     def _complain(self, doing: str, error: Exception) -> None:
-        """At most one line a second: such a fault comes back with every tick."""
-        now = time.monotonic()
-        if now - self._complained_at >= 1.0:
-            self._complained_at = now
-            LOG.warning("media port %d: %s failed: %s", self.port, doing, error)
+        text = f"media port {self.port}: {doing} failed: {error}"
+        self._log.say(doing, logging.WARNING, text)
 
     def _close(self) -> None:
         for sock in self._sockets:
             sock.close()
 
 
-def bind_pair(local: Address) -> tuple[socket.socket, socket.socket]:
-    """Sockets for RTP and, one port above, RTCP; OSError with the address in it."""
-    host, port = local
-    offset = random.randrange(len(PORTS))
-    ports = (
-        [port] if port else [PORTS[(offset + index) % len(PORTS)] for index in range(len(PORTS))]
-    )
-    fault: OSError | None = None
-    for candidate in ports:
+def bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
+    """Sockets for RTP and, one port above, RTCP; OSError with the host in it."""
+    start = random.randrange(len(PORTS))
+    fault = OSError()
+    for port in chain(PORTS[start:], PORTS[:start]):
         sockets: list[socket.socket] = []
         try:
-            for number in (candidate, candidate + 1):
-                sockets.append(_bind(host, number))
+            for number in (port, port + 1):
+                sockets.append(bind_udp((host, number), receive_buffer=RECEIVE_BUFFER))
+                if ":" not in host:
+                    sockets[-1].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+            return sockets[0], sockets[1]
         except OSError as error:
+            fault = error
             for sock in sockets:
                 sock.close()
-            fault = error
             if error.errno not in TAKEN:
                 break
-        else:
-            return sockets[0], sockets[1]
-    wanted = (
-        f"ports {port} and {port + 1}" if port else f"two ports from {PORTS[0]} to {PORTS[-1] + 1}"
-    )
-    raise OSError(fault.errno if fault else 0, f"no {wanted} free on {host} for sound: {fault}")
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    wanted = f"two ports from {PORTS[0]} to {PORTS[-1] + 1}"
+    raise OSError(fault.errno, f"no {wanted} free on {host} for sound: {fault}")

@@ -22,10 +22,6 @@ class RepeatedSource:
         self._period = period
         self._at = 0
 
-    def rewind(self) -> None:
-        """Begin anew."""
-        self._at = 0
-
     def read(self, samples: int) -> array[int]:
         block = self._period[self._at : self._at + samples]
         while len(block) < samples:

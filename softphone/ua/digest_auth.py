@@ -20,7 +20,7 @@ from sip.digest import Challenge, answer
 from sip.header import CSeq
 from sip.message import Request, Response
 from softphone.ua.account import Account
-from softphone.ua.user_messages import asked_in_another_way, asked_in_strange_realm
+from softphone.ua.user_messages import ASKED_IN_ANOTHER_WAY, ASKED_IN_STRANGE_REALM, legible
 
 MAX_ROUNDS = 8  # of one request: two proxies and a server, each stale once, and two more
 MAX_REALMS = 8  # remembered: a phone has one registrar and perhaps a proxy or two
@@ -63,24 +63,30 @@ class DigestCredentials:
     ) -> Request | None:
         """The request once more with credentials, still without Via; None if there is nothing left
         to try."""
-        found, user = _challenges(response), self._account.username
-        proofs.why_not = "" if found or not self._account.password else asked_in_another_way(user)
+        found, user, password = (
+            _challenges(response),
+            self._account.username,
+            self._account.password,
+        )
+        if not password:
+            return None
+        proofs.why_not = "" if found else ASKED_IN_ANOTHER_WAY.format(name=user)
         challenges = {
             key: each for key, each in found.items() if self._trusts(each.realm, request, proofs)
         }
-        if found and not challenges and self._account.password:
-            proofs.why_not = asked_in_strange_realm(user, next(iter(found.values())).realm)
-        if not challenges:
-            return None
-        if not self._account.password or proofs.rounds >= MAX_ROUNDS:
-            return None
-        if any(proofs.refused(key, challenge) for key, challenge in challenges.items()):
+        if found and not challenges:
+            realm = next(iter(found.values())).realm[:40]
+            proofs.why_not = legible(ASKED_IN_STRANGE_REALM.format(realm=realm, name=user))
+        refused = any(proofs.refused(key, challenge) for key, challenge in challenges.items())
+        if not challenges or refused or proofs.rounds >= MAX_ROUNDS:
             return None
         self._remember(request, challenges)
         proofs.rounds += 1
         proofs.standing |= challenges
         # RFC 3261 22.2: a request of its own, numbered on.
-        again = without(request, "Via", "Content-Length", *HEADERS.values())
+        again = request.copy()
+        for name in ("Via", *HEADERS.values()):
+            again.remove(name)
         again.set("CSeq", str(CSeq(next_seq(), request.method)))
         self._write(again, proofs)
         return again
@@ -134,12 +140,6 @@ class DigestCredentials:
         for old in [each for each in self._uses if each not in standing][:-MAX_NONCES]:
             del self._uses[old]
         return count
-
-
-def without(request: Request, *names: str) -> Request:
-    """A copy lacking the named headers."""
-    kept = [(field.name, field.value) for field in request.fields if field.name not in names]
-    return Request(request.method, request.uri, kept, request.body)
 
 
 def _related(realm: str, own: str) -> bool:

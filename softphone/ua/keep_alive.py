@@ -15,7 +15,8 @@ from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua.client_request import ClientRequest, Send
 from softphone.ua.events import RegistrationState
-from softphone.ua.registration import Registration, seen_address
+from softphone.ua.optional_fields import seen_address
+from softphone.ua.registration import Registration
 from softphone.ua.timers import NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 
@@ -80,7 +81,7 @@ class KeepAlive:
             self._on_answer(exchange, None, now)
 
     def _on_answer(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if exchange is not self._pending or (response is not None and response.status < 200):
+        if response is not None and response.status < 200:
             return
         self._pending = None
         if response is not None and response.status not in (408, 503):

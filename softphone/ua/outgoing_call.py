@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from sip.dialog import MAX_FORWARDS, Dialog
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.header import NameAddr
@@ -12,7 +14,7 @@ from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW
 from softphone.ua.call import Call, pause_before_again
-from softphone.ua.call_view import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
+from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
@@ -22,9 +24,6 @@ from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import (
     NO_ANSWER,
     name_of_callee,
-    no_sound,
-    not_found,
-    sent_on,
     why_no_credentials,
     why_not_called,
 )
@@ -41,7 +40,7 @@ class OutgoingCall(Call):
         super().__init__(layer, CALLING, layer.new_token(), NameAddr(target), now)
         self._to = self._target = target
         self._tag = layer.new_token()
-        self._seq = 0
+        self._next_seq = count(1).__next__  # of CSeq
         self._offer: OfferAnswer | None = None  # as it was sent, before anybody answered
         self._early: dict[str, EarlyDialog] = {}
         # forks that answered second, each acknowledged and left
@@ -49,19 +48,17 @@ class OutgoingCall(Call):
         self._pending: ClientRequest | None = None
         self._cancelled = False
         self._redirection = Redirection(layer.account, target)
-        self._reason_to_leave = user_messages.HUNG_UP_HERE
 
     def place(self, now: float) -> None:
         """Send the INVITE."""
-        self.sentence = user_messages.CALLING.format(name=self.name)
-        self.emit_changed(now)
+        self.tell(user_messages.CALLING.format(name=self.name), now)
         if not self._finds(self._target):
-            self.change(GONE, now, not_found(self._target))
+            self.change(GONE, now, user_messages.NOT_FOUND.format(host=self._target.host))
             return
         try:
             self._offer = self.negotiate()  # which remembers where they were reached
         except OSError as error:
-            self.change(GONE, now, no_sound(error))
+            self.change(GONE, now, user_messages.NO_SOUND.format(reason=error))
             return
         self._invite(self._offer.offer(), now)
 
@@ -77,7 +74,7 @@ class OutgoingCall(Call):
         """The next whom we were sent on to; who cannot be found is passed over (RFC 3261
         8.1.3.4)."""
         while (target := self._redirection.next()) is not None and not self._finds(target):
-            self._redirection.refusal = not_found(target)
+            self._redirection.refusal = user_messages.NOT_FOUND.format(host=target.host)
         return target
 
     def _invite(self, body: bytes, now: float) -> None:
@@ -101,19 +98,14 @@ class OutgoingCall(Call):
         )
         layer.ask(self._pending, now)
 
-    def _next_seq(self) -> int:
-        self._seq += 1
-        return self._seq
-
     # -- leaving before the answer -----------------------------------------------------------------
 
     def hang_up(self, now: float) -> None:
         if self.state in (CALLING, RINGING):
             self.change(LEAVE, now, user_messages.HANGING_UP)
             if self._pending is not None:
-                self._pending.given_up = (
-                    True  # a challenge now ends it: nobody wants that INVITE any more
-                )
+                # a challenge now ends it: nobody wants that INVITE any more
+                self._pending.given_up = True
             self._cancel(now)
         else:
             super().hang_up(now)
@@ -121,12 +113,7 @@ class OutgoingCall(Call):
     def _cancel(self, now: float) -> None:
         """RFC 3261 9.1: not before a provisional response came; until then the wish waits."""
         exchange = self._pending
-        if (
-            exchange
-            and exchange.transaction
-            and exchange.transaction.may_cancel
-            and not self._cancelled
-        ):
+        if exchange and exchange.transaction.may_cancel and not self._cancelled:
             self._cancelled = True
             self.layer.cancel(exchange, self._on_cancel_answered, now)
             if self.timers.due("no answer") is None:
@@ -159,8 +146,7 @@ class OutgoingCall(Call):
 
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
-            self.sentence = user_messages.NO_ANSWER_YET.format(name=self.name)
-            self.emit_changed(now)
+            self.tell(user_messages.NO_ANSWER_YET.format(name=self.name), now)
 
     def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         if response is None:
@@ -202,8 +188,7 @@ class OutgoingCall(Call):
         self._target, self._early, self.negotiation = target, {}, self._offer
         self.peer_uri, before = str(target), self.name
         self.name = NameAddr(target).uri.username or target.host
-        self.sentence = sent_on(before, self.name)
-        self.emit_changed(now)
+        self.tell(user_messages.SENT_ON.format(name=before, new_name=self.name), now)
         if self._offer is not None:
             self._offer.peers = (self.reached_at[0],)
         self._invite(exchange.request.body, now)

@@ -13,6 +13,7 @@ from sip.message import Response
 from sip.uri import Uri
 from softphone.ua.account import Account
 from softphone.ua.dial_target import CannotBeCalled, redirected
+from softphone.ua.optional_fields import listed
 
 MOST_TRIED = 5
 FOLLOWED = (300, 301, 302)  # 305 names a proxy, 380 another service (21.3)
@@ -33,7 +34,7 @@ class Redirection:
         self.refusal = ""
         if response.status not in FOLLOWED:
             return
-        for value in _contacts(response):
+        for value in listed(response, "Contact"):
             try:
                 contact = NameAddr.parse_any(value)
                 uri = redirected(contact.uri, self._account)
@@ -55,13 +56,6 @@ class Redirection:
             return None
         self._tried += 1
         return self._waiting.pop(0)[1]
-
-
-def _contacts(response: Response) -> list[str]:
-    try:
-        return [value for value in response.values("Contact") if value != "*"]
-    except RemoteProtocolError:
-        return []
 
 
 def _q(contact: NameAddr) -> float:

@@ -10,6 +10,7 @@ ends nothing: the person is told, and the phone goes on trying.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 from sip.dialog import MAX_FORWARDS
 from sip.errors import RemoteProtocolError
@@ -19,9 +20,9 @@ from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Account, Address
-from softphone.ua.address_comparison import is_literal
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import RegistrationChanged, RegistrationState
+from softphone.ua.optional_fields import listed, retry_after, seen_address
 from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 from softphone.ua.user_messages import (
@@ -48,7 +49,7 @@ class Registration:
         self._wanted_expires = expires
         self._asked_expires = expires
         self._call_id, self._tag = layer.new_token(), layer.new_token()
-        self._seq = 0
+        self._next_seq = count(1).__next__  # of CSeq
         self._pause = FIRST_PAUSE
         self._refused_pause = REFUSED_PAUSE
         self._too_brief = 0
@@ -115,10 +116,6 @@ class Registration:
 
     # -- asking ------------------------------------------------------------------------------------
 
-    def _next_seq(self) -> int:
-        self._seq += 1
-        return self._seq
-
     def _ask(self, expires: int, now: float) -> None:
         account, layer = self._account, self._layer
         registrar = Uri("sip", "", account.uri.host, account.uri.port)
@@ -145,20 +142,16 @@ class Registration:
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         """The request keeps going out as timer E has it; from the second repeat on the person knows
         why it is quiet."""
-        transaction = exchange.transaction
-        if exchange is self._pending and transaction and transaction.retransmissions >= TELL_AFTER:
-            due = transaction.deadline or now
-            if self.state is not RegistrationState.UNREGISTERED:
-                self._become(
-                    RegistrationState.UNREACHABLE,
-                    trying_again(due - now, exchange.destination),
-                    now,
-                )
+        if exchange.unanswered < TELL_AFTER or self.state is RegistrationState.UNREGISTERED:
+            return
+        pause = (exchange.transaction.deadline or now) - now
+        sentence = trying_again(pause, exchange.destination)
+        self._become(RegistrationState.UNREACHABLE, sentence, now)
 
     # -- answers -----------------------------------------------------------------------------------
 
     def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if exchange is not self._pending or (response is not None and response.status < 200):
+        if response is not None and response.status < 200:
             return
         self._pending = None
         if exchange.request.get("Expires") == "0":  # the binding is taken back
@@ -177,12 +170,8 @@ class Registration:
         elif status in TRANSIENT:
             self._try_again(exchange, response, now)
         else:
-            self._refused(
-                why_not_registered(
-                    status, self._account.username, response.reason if response else ""
-                ),
-                now,
-            )
+            reason = response.reason if response else ""
+            self._refused(why_not_registered(status, self._account.username, reason), now)
             self.timers.set("refresh", now + self._refused_pause, self._refresh)
             self._refused_pause = min(2 * self._refused_pause, LONGEST_REFUSED_PAUSE)
 
@@ -226,7 +215,9 @@ class Registration:
             whole = None
         asked = self._asked_expires if whole is None else whole
         bindings = [
-            binding for value in _contacts(response) if (binding := _binding(value)) is not None
+            binding
+            for value in listed(response, "Contact")
+            if (binding := _binding(value)) is not None
         ]
         mine = self._account.contact(self._layer.public).uri
         for is_mine in _ways_to_recognize(mine):
@@ -248,11 +239,8 @@ class Registration:
     def _try_again(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         pause = retry_after(response) or self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._become(
-            RegistrationState.UNREACHABLE,
-            trying_again(pause, None if response else exchange.destination),
-            now,
-        )
+        sentence = trying_again(pause, None if response else exchange.destination)
+        self._become(RegistrationState.UNREACHABLE, sentence, now)
         self.timers.set("refresh", now + pause, self._refresh)
 
     def _refresh(self, now: float) -> None:
@@ -275,21 +263,6 @@ class Registration:
         self._layer.emit(self.event)
 
 
-def retry_after(response: Response | None) -> float | None:
-    """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait; None without a
-    usable one."""
-    text = (response.get("Retry-After") or "") if response is not None else ""
-    digits = text.split("(")[0].split(";")[0].strip()
-    return min(max(float(digits), 1.0), 60.0) if is_number(digits, 8) else None
-
-
-def _contacts(response: Response) -> list[str]:
-    try:
-        return response.values("Contact")
-    except RemoteProtocolError:
-        return []
-
-
 def _binding(value: str) -> tuple[Uri, int | None] | None:
     """URI and expires of a Contact. The other phones of the account may be listed by what we cannot
     read."""
@@ -309,12 +282,3 @@ def _ways_to_recognize(mine: Uri) -> list[Callable[[Uri], bool]]:
         lambda uri: uri.is_sip and (uri.host.lower(), uri.port) == (mine.host.lower(), mine.port),
         lambda uri: uri.is_sip and uri.username == mine.username,
     ]
-
-
-def seen_address(response: Response) -> Address | None:
-    """Where the server saw our request come from (RFC 3581 4); None: it does not say."""
-    try:
-        via = response.via
-    except RemoteProtocolError:
-        return None
-    return (via.received, via.rport) if via.rport and is_literal(via.received) else None

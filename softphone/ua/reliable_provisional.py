@@ -90,7 +90,12 @@ class ReliableProvisionals:
         self._unheard = response
         self.told_session = self.told_session or bool(response.body)
         self._invite.respond(response, now)
-        self._repeat_after(T1, now)
+
+        def repeat(later: float) -> None:
+            self._layer.repeat(response, self._invite.destination, later)
+
+        # RFC 3262 3: without the cap that a 2xx has
+        self._timers.repeat("repeat 1xx", T1, PATIENCE, repeat, now)
         self._timers.set("no PRACK", now + PATIENCE, self._give_up)
 
     def is_acknowledged(self, prack: Request) -> bool:
@@ -109,15 +114,6 @@ class ReliableProvisionals:
     def stop_repeating(self) -> None:
         """A final response ends that, though its PRACK may still come."""
         self._timers.cancel("repeat 1xx", "no PRACK")
-
-    def _repeat_after(self, interval: float, now: float) -> None:
-        def repeat(later: float) -> None:
-            if self._unheard is not None:
-                self._layer.repeat(self._unheard, self._invite.destination, later)
-                # RFC 3262 3: without the cap that a 2xx has
-                self._repeat_after(2 * interval, later)
-
-        self._timers.set("repeat 1xx", now + interval, repeat)
 
     def _give_up(self, now: float) -> None:
         self._timers.cancel("repeat 1xx")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sip.errors import RemoteProtocolError
 from sip.grammar import is_number
 from sip.message import Message, Request, Response
-from softphone.ua.registration import retry_after
+from softphone.ua.optional_fields import listed, retry_after
 from softphone.ua.timers import Action, NamedTimers
 
 DEFAULT_INTERVAL = 1800  # seconds; what RFC 4028 4.2 recommends
@@ -159,7 +159,7 @@ class SessionTimer:
 
     def _learn(self, message: Message) -> None:
         if message.get("Allow") is not None:
-            allowed = _listed(message, "Allow")
+            allowed = listed(message, "Allow")
             self.takes_update, self.takes_info = "UPDATE" in allowed, "INFO" in allowed
 
 
@@ -179,15 +179,8 @@ def too_brief(request: Request) -> bool:
 
 def _supports(request: Request) -> bool:
     return any(
-        "timer" in map(str.lower, _listed(request, name)) for name in ("Supported", "Require")
+        "timer" in map(str.lower, listed(request, name)) for name in ("Supported", "Require")
     )
-
-
-def _listed(message: Message, name: str) -> list[str]:
-    try:
-        return message.values(name)
-    except RemoteProtocolError:  # what cannot be read promises nothing
-        return []
 
 
 def _seconds(text: str) -> int:

@@ -25,6 +25,18 @@ class NamedTimers:
     def set(self, name: str, due: float, action: Action) -> None:
         self._timers[name] = (due, action)
 
+    def repeat(
+        self, name: str, interval: float, longest: float, action: Action, now: float
+    ) -> None:
+        """Run the action after `interval` seconds, and then after twice as long each time, at most
+        `longest`, until it is cancelled."""
+
+        def run(later: float) -> None:
+            action(later)
+            self.repeat(name, min(2 * interval, longest), longest, action, later)
+
+        self.set(name, now + interval, run)
+
     def cancel(self, *names: str) -> None:
         for name in names:
             self._timers.pop(name, None)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from sip.branch import keyed_hash
-from sip.dialog import next_hop
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.message import BrokenRequest, Message, Request, Response, parse, reply
 from sip.sdp import CONTENT_TYPE
@@ -35,7 +34,7 @@ from softphone.ua.address_comparison import is_literal, same_address
 from softphone.ua.client_request import Actions, ClientRequest, Send
 from softphone.ua.digest_auth import DigestCredentials
 from softphone.ua.events import AgentEvent, MessagePassed
-from softphone.ua.user_messages import asked_by_stranger, name_of_server, summary
+from softphone.ua.user_messages import ASKED_BY_STRANGER, legible, name_of_server, summary
 
 MAX_TRANSACTIONS = 512  # of either kind: a phone has a handful; more come only from a flood
 
@@ -192,12 +191,6 @@ class TransactionLayer:
         self.retransmissions += 1
         self._transmit(response, destination, now, True)
 
-    def ask_within(self, exchange: ClientRequest, now: float) -> ClientRequest:
-        """As `ask`, to the next hop of a request made by a dialog, which was reached at
-        `destination` before."""
-        exchange.destination = self.address_of(next_hop(exchange.request), exchange.destination)
-        return self.ask(exchange, now)
-
     def abandon(self, exchange: ClientRequest) -> None:
         """Nobody waits for this any more."""
         exchange.closed = True
@@ -255,8 +248,9 @@ class TransactionLayer:
                 exchange.request, response, exchange.proofs, exchange.next_seq
             )
         if self.account.password:
-            told = asked_by_stranger(self.account.username, *exchange.came_from)
-            exchange.proofs.why_not = told
+            host, port = exchange.came_from
+            sentence = ASKED_BY_STRANGER.format(host=host, port=port, name=self.account.username)
+            exchange.proofs.why_not = legible(sentence)
         self.dropped["a challenge by a stranger"] += 1
         return None
 

@@ -9,7 +9,6 @@ from plumbing.address import Address, format_address
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.message import Message, Request, Response
-from sip.uri import Uri
 from softphone.translation import tr
 
 NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
@@ -19,9 +18,11 @@ _SERVER = re.compile(r"call-failover-slee/[\w.+-]{1,32} \(([\w.-]{1,32})\)", re.
 # A call.
 CALLING = tr("Calling {name} ...")
 NO_ANSWER_YET = tr("Calling {name} ... no answer yet")
+SENT_ON = tr("{name} is reached elsewhere: calling {new_name} ...")
 RINGING_AT = tr("Ringing at {name} ...")
 IS_CALLING = tr("{name} is calling")
 TALKING_WITH = tr("Talking with {name}")
+NOTHING_HEARD = tr("nothing has been heard for {seconds} s")
 IS_ON_HOLD = tr("{name} is on hold")
 HAS_PUT_ON_HOLD = tr("{name} has put the call on hold")
 NO_HOLD = tr("{name}'s phone does not agree to hold")
@@ -41,6 +42,8 @@ NOTHING_IN_COMMON = tr("{name}'s phone and this one have no sound format in comm
 CALL_LOST = tr("The call with {name} was lost")
 RINGING_UNHEARD = tr("The call of {name} was lost: their phone did not hear that this one rings")
 NEVER_CONFIRMED = tr("The call with {name} was never confirmed")
+NO_SOUND = tr("No sound: {reason}")  # neither a socket nor a device could be had here
+NOT_FOUND = tr("{host} cannot be found without a server")
 NO_ADDRESS = tr("\u201c{text}\u201d is not an address that can be called")
 ENCRYPTED = tr("That address asks for encryption, which this phone does not have: call it by sip:")
 WHOM_TO_CALL = tr("Whom do you want to call?")
@@ -48,6 +51,18 @@ WHOM_TO_CALL = tr("Whom do you want to call?")
 NOT_REGISTERED = tr("Not registered")
 REGISTERING = tr("Registering as {name} ...")
 TAKEN_BACK = tr("The server took the registration back at once")
+# A challenge that is not answered: by another than the account's own server, in a realm that may be
+# another's, or of a kind that digest_auth.py does not have.
+ASKED_BY_STRANGER = tr(
+    "{host} port {port} asks for the password of {name}, which only {name}'s own server gets"
+)
+ASKED_IN_STRANGE_REALM = tr(
+    "{realm} asks for the password of {name}; if that is your own server's realm, name it by "
+    "--realm"
+)
+ASKED_IN_ANOTHER_WAY = tr(
+    "The server wants {name}'s password in a way that this phone does not have"
+)
 
 CALL_SENTENCES = {
     400: tr("The other side did not understand this phone"),
@@ -117,47 +132,6 @@ def why_no_credentials(name: str, password: str) -> str:
         else tr("The server wants a password for {name}")
     )
     return sentence.format(name=name)
-
-
-def asked_by_stranger(name: str, host: str, port: int) -> str:
-    """A challenge that did not come from the account's own server."""
-    text = tr(
-        "{host} port {port} asks for the password of {name}, which only {name}'s own server gets"
-    )
-    return legible(text.format(host=host, port=port, name=name))
-
-
-def asked_in_strange_realm(name: str, realm: str) -> str:
-    """A challenge that came by the account's own server, and perhaps from beyond it."""
-    text = tr(
-        "{realm} asks for the password of {name}; if that is your own server's realm, name it by "
-        "--realm"
-    )
-    return legible(text.format(realm=realm[:40], name=name))
-
-
-def asked_in_another_way(name: str) -> str:
-    text = tr("The server wants {name}'s password in a way that this phone does not have")
-    return text.format(name=name)
-
-
-def no_sound(error: Exception) -> str:
-    """No socket or no device could be had here."""
-    return tr("No sound: {reason}").format(reason=error)
-
-
-def no_sound_for(seconds: int) -> str:
-    return tr("nothing has been heard for {seconds} s").format(seconds=seconds)
-
-
-def not_found(target: Uri) -> str:
-    return tr("{host} cannot be found without a server").format(host=target.host)
-
-
-def sent_on(name: str, new_name: str) -> str:
-    return tr("{name} is reached elsewhere: calling {new_name} ...").format(
-        name=name, new_name=new_name
-    )
 
 
 def registered(user: str, server: str) -> str:

@@ -354,7 +354,7 @@ def test_a_server_whose_side_cannot_be_opened_is_down_and_the_others_serve(
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr("failover.net.sockets.open_side", refuse)
+        broken.setattr("failover.net.server_links.open_side", refuse)
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]

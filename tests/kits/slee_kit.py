@@ -73,11 +73,7 @@ class DictStore:
             if change.due is not None:
                 self.timers[place] = change.due
 
-    def scan(self, kind: str, limit: int | None = None) -> list[tuple[str, Row]]:
-        found = self.walk(kind, len(self.rows) if limit is None else limit)
-        return [(key, row) for _, key, row in found]
-
-    def walk(self, kind: str, limit: int, before: int | None = None) -> list[Marked]:
+    def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         return [each for each in self._all(kind) if before is None or each.mark < before][:limit]
 
     def mark(self, kind: str, newer: int) -> int | None:

@@ -281,7 +281,7 @@ def reading():
     made = []
 
     def start(store):
-        reader = Queries(lambda: store, lambda: HEALTH, lambda transaction, wall: {}, lambda: WALL)
+        reader = Queries(lambda: store, lambda: HEALTH, list, lambda: WALL)
         reader.start()
         made.append(reader)
         return reader

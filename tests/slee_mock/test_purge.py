@@ -41,7 +41,7 @@ def call(store, name: str, **facts) -> None:
 
 
 def left(store, kind: str = "bill") -> list[str]:
-    return sorted(key for key, _ in store.scan(kind))
+    return sorted(key for _, key, _ in store.walk(kind))
 
 
 def swept(store, retention: Purge, wall: float = NOW) -> None:

@@ -100,7 +100,7 @@ def test_what_was_acknowledged_outlives_the_master(sentinels, eventually, death)
         for writer in writers:
             writer.end()
     with contextlib.closing(RedisStore(RedisPlace.parse(sentinels.url), patience=WITHIN)) as store:
-        kept = {key for key, _ in store.scan("call")}
+        kept = {key for _, key, _ in store.walk("call")}
     for writer in writers:
         lost = [key for key in writer.saved if key not in kept]
         assert not lost, (

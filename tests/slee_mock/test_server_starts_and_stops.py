@@ -223,7 +223,7 @@ def test_starts_of_the_computer_long_ago_are_forgotten():
     for number in range(150):
         Transaction(store).commit([ClockOffset(f"boot{number}", 1.0)])
     swept(store, Purge(CLUSTER_RULES))
-    assert sorted(key for key, _ in store.scan("anchor")) == sorted(
+    assert sorted(key for _, key, _ in store.walk("anchor")) == sorted(
         f"boot{number}" for number in range(50, 150)
     )
 
@@ -245,7 +245,11 @@ def test_accounts_whose_users_have_left_the_file_are_forgotten_and_no_others(tmp
         ]
     )
     swept(cluster.store, Purge((*Billing.keeps, *service.keeps)))
-    assert sorted(key for key, _ in cluster.store.scan("account")) == ["alice", "newest", "talks"]
+    assert sorted(key for _, key, _ in cluster.store.walk("account")) == [
+        "alice",
+        "newest",
+        "talks",
+    ]
 
 
 def test_a_registration_that_goes_wrong_is_not_the_last_one(settings, monkeypatch):

@@ -334,7 +334,7 @@ def test_damaged_bills_do_not_end_retention(damaged):
     retention = Purge(tuple(each._replace(newest=0) for each in Billing.keeps))
     for _ in range(3):
         retention.delete_old(Transaction(damaged.store), WALL + 2 * DAY_SECONDS)
-    assert [key for key, _ in damaged.store.scan("bill")] == ["c3"], (
+    assert [key for _, key, _ in damaged.store.walk("bill")] == ["c3"], (
         "which nobody can tell the age of"
     )
 
@@ -343,7 +343,7 @@ def test_damaged_bills_do_not_end_pages_metrics_or_the_export(damaged):
     reader = Queries(
         lambda: damaged.store,
         lambda: server_status(Member("server1", "a"), uptime=1.0, forwarder="f", counts={}),
-        lambda transaction, wall: {},
+        list,
         lambda: WALL + 60,
     )
     reader.start()

@@ -81,7 +81,7 @@ def test_a_service_in_one_file_answers_for_whom_its_convergence_name_says(alarm_
     cluster = Cluster(deploy=("test_alarm:30",))
     assert cluster.one(wish()).status == 202
     assert cluster.one(wish("bob"), at="server2").status == 202
-    assert sorted(key for key, _ in cluster.store.scan("alarm")) == ["alice", "bob"]
+    assert sorted(key for _, key, _ in cluster.store.walk("alarm")) == ["alice", "bob"]
 
 
 def test_a_timer_of_a_dead_server_runs_out_at_the_survivors(alarm_file):

@@ -62,7 +62,7 @@ def test_every_acknowledged_save_survives_kill_9_at_any_instant_under_several_wr
             writer.stdout.close()
         # no lock of a dead one stays, nothing is half saved
         with contextlib.closing(SqliteStore(path)) as survivor:
-            kept = {key for key, _ in survivor.scan("call")}
+            kept = {key for _, key, _ in survivor.walk("call")}
             assert acknowledged <= kept
             assert survivor.get("shared", "all").text == str(len(kept))
     with contextlib.closing(sqlite3.connect(path)) as connection:

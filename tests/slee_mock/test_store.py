@@ -85,11 +85,11 @@ def test_a_row_that_was_removed_is_gone_and_may_come_anew(store):
         [ConditionalWrite("call", "c1", "x", 0, 110.0), ConditionalWrite("call", "c2", "x", 0)]
     )
     store.save([ConditionalWrite("call", "c1", None, 1)])
-    assert store.get("call", "c1") is None and [key for key, _ in store.scan("call")] == ["c2"]
+    assert store.get("call", "c1") is None and [key for _, key, _ in store.walk("call")] == ["c2"]
     with pytest.raises(Conflict):
         store.save([ConditionalWrite("call", "c1", None, 0)])
     store.save([ConditionalWrite("call", "c1", "new", 0)])
-    assert store.scan("call") == [("c1", Row("new", 1)), ("c2", Row("x", 1))]
+    assert [each[1:] for each in store.walk("call")] == [("c1", Row("new", 1)), ("c2", Row("x", 1))]
 
 
 def test_a_walk_goes_on_behind_what_was_seen_whatever_comes_and_goes_meanwhile(store):
@@ -174,8 +174,11 @@ def test_scan_gives_one_kind_newest_first_and_no_more_than_asked(store):
             ]
         )
     store.save([ConditionalWrite("bill", "c0", "changed", 1)])
-    assert [key for key, _ in store.scan("bill")] == ["c4", "c3", "c2", "c1", "c0"]
-    assert store.scan("bill", 2) == [("c4", Row("4", 1)), ("c3", Row("3", 1))]
+    assert [key for _, key, _ in store.walk("bill")] == ["c4", "c3", "c2", "c1", "c0"]
+    assert [each[1:] for each in store.walk("bill", 2)] == [
+        ("c4", Row("4", 1)),
+        ("c3", Row("3", 1)),
+    ]
     assert [store.count(kind) for kind in ("bill", "call", "member")] == [5, 5, 0]
 
 
@@ -302,7 +305,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     )
     subprocess.run([sys.executable, "-c", script, path], check=False, timeout=30)
     survivor = SqliteStore(path)
-    assert len(survivor.scan("call")) == 100
+    assert len(survivor.walk("call")) == 100
     survivor.save([ConditionalWrite("call", "after", "x", 0)])  # and the dead one's lock is gone
     survivor.close()
 

@@ -67,7 +67,7 @@ def saves(store, key):
 
 
 def keys(store, kind="call"):
-    return sorted(key for key, _ in store.scan(kind))
+    return sorted(key for _, key, _ in store.walk(kind))
 
 
 # -- one connection, or two ------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_who_moves_it_away_and_back_finds_it_as_it_was(path, connect, what):
             each.rename(away / each.name)
     assert not saves(store, "c2") and not saves(other, "c3")
     with pytest.raises(StoreDown):
-        other.scan("call")
+        other.walk("call")
     if what == "the folder":
         away.rename(path.parent)
     else:

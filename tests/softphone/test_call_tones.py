@@ -14,7 +14,7 @@ BLOCK = RATE // 50
 
 
 def seconds_of(tone, seconds):
-    source = RepeatedSource(samples_of(tone.value))
+    source = RepeatedSource(samples_of(tone))
     return [source.read(BLOCK) for _ in range(int(seconds * 50))]
 
 

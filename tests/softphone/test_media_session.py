@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from plumbing.udp_socket import bind_udp
 from sip.sdp import MediaDirection, MediaPlan, answer, offer, offer_again, plan
+from softphone.media import session as session_module
 from softphone.media.rtp import Packet
-from softphone.media.session import MediaSession, bind_pair
+from softphone.media.session import MediaSession
 from softphone.media.tone_generator import ToneSource
 
 LOOPBACK = "127.0.0.1"
@@ -25,9 +27,9 @@ class Ear:
         self.peak = max(self.peak, max(samples))
 
 
-def session(source=None, sink=None, on_digit=lambda digit, sent: None, host=LOOPBACK, port=0):
+def session(source=None, sink=None, on_digit=lambda digit, sent: None, host=LOOPBACK):
     """A session with a test tone, and nobody who listens."""
-    return MediaSession((host, port), source or ToneSource(), sink or Ear(), on_digit)
+    return MediaSession(host, source or ToneSource(), sink or Ear(), on_digit)
 
 
 class Broken:
@@ -172,6 +174,12 @@ def test_sound_that_came_before_the_answer_is_not_played_late(sessions, eventual
     assert bob.stats().packets_received == 0
 
 
+def assert_free(port):
+    """Both sockets of a session at this port are closed."""
+    for number in (port, port + 1):
+        bind_udp((LOOPBACK, number)).close()
+
+
 def test_stop_leaves_no_thread_and_no_socket_and_may_be_called_again(sessions, eventually):
     alice, bob = sessions(), sessions()
     connect(alice, bob)
@@ -179,8 +187,7 @@ def test_stop_leaves_no_thread_and_no_socket_and_may_be_called_again(sessions, e
     port = alice.port
     for _ in range(2):
         alice.stop()
-    for sock in bind_pair((LOOPBACK, port)):
-        sock.close()
+    assert_free(port)
     told = alice.stats()
     assert told.packets_sent > 2 and told.level_in == told.level_out == 0
 
@@ -189,14 +196,18 @@ def test_a_session_that_never_started_stops_too():
     made = session()
     made.stop()
     made.stop()
-    for sock in bind_pair((LOOPBACK, made.port)):
-        sock.close()
+    assert_free(made.port)
 
 
-def test_both_ports_must_be_free_and_the_fault_names_them(sessions):
-    taken = sessions()
-    with pytest.raises(OSError, match=str(taken.port)):
-        session(port=taken.port)
+@pytest.mark.parametrize("taken", [0, 1])
+def test_both_ports_must_be_free_and_the_fault_names_them(sessions, monkeypatch, taken):
+    port = sessions().port
+    monkeypatch.setattr(session_module, "PORTS", range(port - taken, port + 2, 2))
+    with pytest.raises(OSError, match=f"two ports from {port - taken} to .* on {LOOPBACK}"):
+        session()
+
+
+def test_a_host_that_is_not_ours_is_named(sessions):
     with pytest.raises(OSError, match=r"192\.0\.2\.1"):
         session(host="192.0.2.1")
 

@@ -9,11 +9,14 @@ from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import QComboBox, QDialogButtonBox, QLabel, QPushButton
 from qt_kit import find
 
+from softphone.gui.app import Softphone
 from softphone.gui.listen_in import ListenInButton
 from softphone.gui.sound_settings import SoundSettings
-from softphone.media.audio_devices import DeviceChoice
+from softphone.media.audio_devices import AudioDevices
 from softphone.media.audio_interfaces import SwitchedSink
 from softphone.media.call_tones import CallTone
+from softphone.options import parse_phones, parser
+from softphone.settings import DeviceChoice
 
 
 class Heard:
@@ -153,6 +156,28 @@ def test_what_is_not_there_cannot_be_chosen_and_appears_when_plugged_in(sound) -
     assert ringer.isEnabled() and ringer.count() == 2
     sound._devices.said.emit("The ringer was lost; the call goes on without it.")
     assert "lost" in find(sound, "said", QLabel).text()
+
+
+@pytest.mark.qt_log_ignore("(?i)pipewire|pulse", extend=True)
+def test_in_a_pair_that_nobody_listens_to_the_test_tone_is_heard(
+    qapp, qtbot, tmp_path, monkeypatch
+) -> None:
+    heard = Heard()
+    monkeypatch.setattr(AudioDevices, "names", lambda self, kind: [("02", "Headset")])
+    monkeypatch.setattr(AudioDevices, "loudspeaker", lambda self, kind="loudspeaker": heard)
+    pair = parse_phones(parser().parse_args(["--proxy", "127.0.0.1:9"]))
+    program = Softphone(qapp, tmp_path, pair)
+    program.open(pair)
+    try:
+        program.show_sound_settings()
+        button = find(program.window, "test_loudspeaker", QPushButton)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(lambda: heard.count > 0)
+    finally:
+        program.window.gone.disconnect(program._on_gone)
+        with qtbot.waitSignal(program.window.gone):
+            program.close()
+        program.stop()
 
 
 @pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Space])

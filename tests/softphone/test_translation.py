@@ -46,7 +46,7 @@ def walk() -> list[str]:
     from softphone.gui.sound_settings import SoundSettings
     from softphone.gui.trace_window import TraceWindow
     from softphone.gui.windows import PhonesWindow
-    from softphone.media.audio_devices import AudioDevices, DeviceChoice
+    from softphone.media.audio_devices import AudioDevices
     from softphone.media.call_tone_player import CallTonePlayer
     from softphone.settings import SavedAccount
     from softphone.sip_trace import SipTrace
@@ -84,8 +84,7 @@ def walk() -> list[str]:
         PhonePanel(name, phone, bridge)
         for name, phone, bridge in zip(NAMES, phones, bridges, strict=True)
     ]
-    window = PhonesWindow(panels)
-    window.add_below(ListenInButton(NAMES, [[], []]))
+    window = PhonesWindow(panels, ListenInButton(NAMES, [[], []]))
     window.show()
     look(window)
     phones[0].tell_registration(RegistrationState.REFUSED, "", True)
@@ -101,7 +100,7 @@ def walk() -> list[str]:
     history = CallHistory()
     for outcome in Outcome:
         history.add(PastCall("SIP:BOB@192.0.2.1", "BOB", outcome, 0.0, 1.0, ""))
-    devices = AudioDevices(DeviceChoice())
+    devices = AudioDevices()
     devices.names = lambda kind: []  # what it has here is called as its maker pleased
     player = CallTonePlayer(devices.loudspeaker("ringer"), devices.loudspeaker())
     for dialog in (
