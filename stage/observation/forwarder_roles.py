@@ -31,20 +31,24 @@ class View:
 
 
 class ForwarderRoles:
-    """`tell(kind, told)` is called on other threads; `pair` is empty if there is but one."""
+    """`on_event(name, kind, told)` of a forwarder's stream and `on_answer(at, began)` of the outage
+    meter are called on other threads; `pair` is empty if there is but one."""
 
-    def __init__(self, cluster: Cluster, tell: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        on_event: Callable[[str, str, dict[str, Any]], None],
+        on_answer: Callable[[float, float], None],
+    ) -> None:
         names = list(cluster.admins)
         self.pair = {
             name: ProgramState(name, cluster.ports.forwarder) for name in names if name != ALONE
         }
         self.active = None if self.pair else ALONE
         self._views = {name: View() for name in names}
-        self._outage_meter = OutageMeter(
-            cluster.forwarder, DOMAIN, lambda at, began: tell("address_answered", (at, began))
-        )
+        self._outage_meter = OutageMeter(cluster.forwarder, DOMAIN, on_answer)
         self._events = [
-            Events(url, partial(self._told, tell, name)) for name, url in cluster.admins.items()
+            Events(url, partial(on_event, name)) for name, url in cluster.admins.items()
         ]
 
     def start(self) -> None:
@@ -56,10 +60,6 @@ class ForwarderRoles:
         for events in self._events:
             events.stop()
         self._outage_meter.stop()
-
-    @staticmethod
-    def _told(tell: Callable[[str, Any], None], name: str, kind: str, told: dict[str, Any]) -> None:
-        tell(kind, {**told, "forwarder": name})
 
     @property
     def view(self) -> View:

@@ -115,8 +115,8 @@ class Events:
 
 
 class Pages:
-    """Threads `pages`, one for each server: reads `urls` every `interval` seconds, or now after
-    `look()`; None for a page nobody serves. A frozen server delays its own pages alone."""
+    """Threads `pages`, one for each of `urls`: reads it every `interval` seconds, or now after
+    `look()`; None for a page nobody serves. A frozen server delays its own page alone."""
 
     def __init__(
         self,
@@ -127,13 +127,10 @@ class Pages:
         self._on_page = on_page
         self._interval = interval
         self._stopped = threading.Event()
-        hosts: dict[str, list[str]] = {}
-        for url in urls:
-            hosts.setdefault(urlsplit(url).netloc, []).append(url)
-        self._wakes = [threading.Event() for _ in hosts]
+        self._wakes = {url: threading.Event() for url in urls}
         self._threads = [
             threading.Thread(target=self._run, args=work, name="pages", daemon=True)
-            for work in zip(hosts.values(), self._wakes, strict=True)
+            for work in self._wakes.items()
         ]
 
     def start(self) -> None:
@@ -142,7 +139,7 @@ class Pages:
 
     def look(self) -> None:
         """Any thread: read again now."""
-        for wake in self._wakes:
+        for wake in self._wakes.values():
             wake.set()
 
     def stop(self, timeout: float = PATIENCE + 0.5) -> None:
@@ -153,12 +150,8 @@ class Pages:
             if thread.is_alive():
                 thread.join(timeout)
 
-    def _run(self, urls: list[str], wake: threading.Event) -> None:
+    def _run(self, url: str, wake: threading.Event) -> None:
         while not self._stopped.is_set():
             wake.clear()
-            for url in urls:
-                page = read_page(url)
-                if self._stopped.is_set():
-                    return
-                self._on_page(url, page)
+            self._on_page(url, read_page(url))
             wake.wait(self._interval)

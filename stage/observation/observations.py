@@ -181,15 +181,6 @@ class AddressAnswered:
 
 
 @dataclass(frozen=True)
-class ProbeAnswer:
-    """Alice's in-dialog OPTIONS was answered at `at`."""
-
-    at: float
-    sent_at: float
-    status: int
-
-
-@dataclass(frozen=True)
 class Audio:
     """One phone's count of received RTP packets, its longest pause and its losses so far."""
 

@@ -18,7 +18,6 @@ from stage.observation.observations import (
     ForwarderActivated,
     MembersSeen,
     MessageForwarded,
-    ProbeAnswer,
     ProcessBack,
     ProcessExited,
     ProcessKilled,
@@ -27,7 +26,6 @@ from stage.observation.observations import (
     ServersUp,
 )
 
-CLOCK_SLACK_SECONDS = 0.02  # between two processes' notes of one message
 AROUND_CRASH_SECONDS = 2.0  # a pause of the audio later than that is not the crash's
 
 
@@ -85,8 +83,7 @@ class DemoState:
     failovers: list[ServerFailover] = field(default_factory=list)
     kills: list[ProcessKilled] = field(default_factory=list)  # of servers, in this call
     served_at: float | None = None  # first message of this call that came through the second server
-    probed_through_second_at: float | None = None
-    probes: list[ProbeAnswer] = field(default_factory=list)
+    answered_through_second: bool = False  # an OPTIONS within the call
     forwarder_killed: ProcessKilled | None = None  # the active one, of two
     successor: str | None = None  # the forwarder that had the address next
     address_answered: AddressAnswered | None = None
@@ -193,7 +190,7 @@ class DemoState:
     def takeover_ms(self) -> float | None:
         """From just before the SIGKILL until `over_at` of the failover, once the call itself has
         been answered through the other server."""
-        if self.killed is None or not (self.rang_at_kill or self._call_answers):
+        if self.killed is None or not (self.rang_at_kill or self.answered_through_second):
             return None
         return self.outage_ms(self.taken_over)
 
@@ -221,14 +218,6 @@ class DemoState:
     def counted_to(self) -> str:
         """The end of the time that `outage_ms` tells of."""
         return "its next message" if self.rang_at_kill else "the first answer"
-
-    @property
-    def _call_answers(self) -> bool:
-        """The in-dialog OPTIONS of the caller was answered through the second server."""
-        if self.killed is None or self.probed_through_second_at is None:
-            return False
-        earliest = max(self.probed_through_second_at - CLOCK_SLACK_SECONDS, self.killed.at)
-        return any(probe.status == 200 and probe.at >= earliest for probe in self.probes)
 
     @property
     def forwarder_takeover_ms(self) -> float | None:
@@ -314,9 +303,6 @@ class DemoState:
                     self.died = True
             case ServerFailover():
                 self._failover(seen)
-            case ProbeAnswer():
-                if self.killed and len(self.probes) < 100:
-                    self.probes.append(seen)
             case ForwarderActivated():
                 self.active = seen.forwarder
                 if self.forwarder_killed:
@@ -349,7 +335,7 @@ class DemoState:
         if self.killed and seen.source == self.second and seen.at >= self.killed.at:
             self.served_at = self.served_at or seen.at
             if seen.method == "OPTIONS" and seen.status == 200 and seen.target in phones:
-                self.probed_through_second_at = self.probed_through_second_at or seen.at
+                self.answered_through_second = True
 
     def _call(self, seen: CallStateChanged) -> None:
         if self.call_id is None:

@@ -33,7 +33,6 @@ from stage.observation.observations import (
     CallStateChanged,
     ForwarderActivated,
     MessageForwarded,
-    ProbeAnswer,
     ProcessBack,
     ProcessKilled,
     Registration,
@@ -478,7 +477,6 @@ TAKEN_OVER = (
     ProcessKilled(5, "server1", 1),
     ServerFailover(5.01, "server1", "server2", 0, first_answer_at=5.02),
     MessageForwarded(5.02, "server2", "Alice", "OPTIONS", 200, "c"),
-    ProbeAnswer(5.021, 5.0, 200),
 )
 ADDRESS_TAKEN = (
     ProcessKilled(8, "forwarder1", 1),

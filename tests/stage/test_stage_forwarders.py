@@ -24,7 +24,7 @@ def make() -> Iterator[Make]:
 
     def begin(pair: bool) -> ForwarderRoles:
         clusters.append(Cluster(Ports.free(), pair=pair))
-        made = ForwarderRoles(clusters[-1], lambda kind, told: None)
+        made = ForwarderRoles(clusters[-1], lambda *_: None, lambda *_: None)
         for state in made.pair.values():
             state.alive, state.starting = True, False
         return made
