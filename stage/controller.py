@@ -506,6 +506,7 @@ class DemoController(QObject):
 
     def announce(self, title: str, line: str, over: bool = False) -> None:
         """A scene's words instead of advice; the last ones stay until somebody does something."""
+        self.window.setWindowTitle(f"Call Failover - {title}: {line}")
         self._announced, self._scene_over = (title, line), over
         self._refresh()
 

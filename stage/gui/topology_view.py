@@ -92,11 +92,10 @@ class TopologyView(QWidget):
         phones: tuple[str, str],
         servers: tuple[str, str],
         port: int,
-        parent: QWidget | None = None,
         clock: Callable[[], float] = time.monotonic,
         pair: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         who = "two forwarders" if pair else "the forwarder"
         self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)

@@ -228,7 +228,7 @@ def hundred_calls(d: Director) -> Play:
         difference = abs(sum(billed) - sum(calls.talked.values()))
         d.expect(difference <= CALLS, "as many whole seconds billed as talked")
     finally:
-        d.controller.window.dots.show_result(d.measured)
+        d.controller.window.dots.show_result(d.figures)
         calls.stop()
 
 
