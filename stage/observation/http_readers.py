@@ -40,19 +40,11 @@ def parse_events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def read_page(url: str, timeout: float = PATIENCE) -> dict[str, Any] | None:
     """The JSON object at `url`; None if nobody answers with one."""
-    value = _read_json(url, timeout)
+    value = read_json(url, timeout)
     return value if isinstance(value, dict) else None
 
 
-def read_list(url: str, timeout: float = PATIENCE) -> list[Any] | None:
-    """The JSON list at `url`, or the only list in its object."""
-    value = _read_json(url, timeout)
-    if isinstance(value, dict):
-        value = next((each for each in value.values() if isinstance(each, list)), None)
-    return value if isinstance(value, list) else None
-
-
-def _read_json(url: str, timeout: float) -> object:
+def read_json(url: str, timeout: float = PATIENCE) -> object:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
