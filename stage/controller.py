@@ -76,9 +76,7 @@ class DemoController(QObject):
         self._scene_over = False
         self.posted.connect(self._run_posted)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers, self._host)
-        self.forwarders = ForwarderRoles(
-            self.cluster, self._post(self._on_event), self._post(self._on_address_answered)
-        )
+        self.forwarders = ForwarderRoles(self.cluster, self._forwarder_told)
         self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {
             name: ProgramState(
@@ -259,9 +257,18 @@ class DemoController(QObject):
         """
         if name in SERVERS and status < 0:
             self.phones[PHONES[0]].probe()
-        elif status < 0:
-            self.forwarders.ended(name)
         self._post(self._on_ended)(name, status)
+
+    def _forwarder_told(self, name: str, kind: str, told: dict[str, Any]) -> None:
+        """On the thread that reads its events.
+
+        Alice's phone asks the new holder of the address at once, within her call if she talks: the
+        first answer ends `forwarder_takeover_ms`.
+        """
+        if kind == "takeover":
+            self.phones[PHONES[0]].probe()
+            self.phones[PHONES[0]].register()
+        self._post(self._on_event)(name, kind, told)
 
     def restart(self, name: str, zombie: bool = False) -> None:
         program = self._programs[name]
@@ -380,11 +387,6 @@ class DemoController(QObject):
         if self.window.ladder.rows:  # not the first time
             self._remark(at, f"{name} has the address", "answer")
         self.observe(observations.ForwarderActivated(at, name))
-
-    def _on_address_answered(self, at: float, began: float) -> None:
-        self.observe(observations.AddressAnswered(at, began))
-        if self.use_case.state.talking:
-            self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
 
     def _servers_up(self, at: float) -> None:
         """As the active forwarder sees them; while there is none, as the last one saw them."""

@@ -28,7 +28,6 @@ from stage.gui.topology_view import LOOKS, TONES, PhoneAppearance, ServerAppeara
 from stage.observation.from_events import bill_from_json, person
 from stage.observation.observations import (
     SHORT_REASONS,
-    AddressAnswered,
     Audio,
     CallStateChanged,
     ForwarderActivated,
@@ -481,7 +480,7 @@ TAKEN_OVER = (
 ADDRESS_TAKEN = (
     ProcessKilled(8, "forwarder1", 1),
     ForwarderActivated(8.02, "forwarder2"),
-    AddressAnswered(8.025, 8.001),
+    MessageForwarded(8.025, "server2", "Alice", "OPTIONS", 200, "c", "forwarder2"),
 )
 
 
