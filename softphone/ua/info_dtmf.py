@@ -47,16 +47,13 @@ class InfoDigits:
         self._under_way = True
         digit = self._waiting.popleft()
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            self._on_answered(digit, response, later)
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
+            self._on_answered(digit, response.status, later)
 
         body = f"Signal={digit}\r\nDuration={DURATION}\r\n".encode()
         self._call.ask("INFO", answered, now, (DTMF_RELAY,), body)
 
-    def _on_answered(self, digit: str, response: Response | None, now: float) -> None:
-        status = 408 if response is None else response.status
-        if status < 200:
-            return
+    def _on_answered(self, digit: str, status: int, now: float) -> None:
         self._under_way = False
         if status < 300:
             self._call.layer.emit(DigitPassed(now, self._call.call_id, digit, True))

@@ -22,7 +22,6 @@ from softphone.ua.redirect import Redirection
 from softphone.ua.reliable_provisional import RELIABLE, EarlyDialog, rseq_of
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import (
-    NO_ANSWER,
     name_of_callee,
     why_no_credentials,
     why_not_called,
@@ -94,7 +93,12 @@ class OutgoingCall(Call):
         ]
         request = Request("INVITE", str(self._target), fields, body)
         self._pending = ClientRequest(
-            request, self.reached_at, self._on_response, self._next_seq, self._on_repeat
+            request,
+            self.reached_at,
+            self._on_final,
+            self._next_seq,
+            self._on_repeat,
+            self._on_provisional,
         )
         layer.ask(self._pending, now)
 
@@ -119,9 +123,7 @@ class OutgoingCall(Call):
             if self.timers.due("no answer") is None:
                 self.timers.set("no answer", now + PATIENCE, self._on_no_final)
 
-    def _on_cancel_answered(
-        self, cancel: ClientRequest, response: Response | None, now: float
-    ) -> None:
+    def _on_cancel_answered(self, cancel: ClientRequest, response: Response, now: float) -> None:
         """A server that could not handle it has left the other phone ringing."""
         pause = pause_before_again(response)
 
@@ -148,14 +150,12 @@ class OutgoingCall(Call):
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
             self.tell(user_messages.NO_ANSWER_YET.format(name=self.name), now)
 
-    def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if response is None:
+    def _on_final(self, exchange: ClientRequest, response: Response, now: float) -> None:
+        if exchange.timed_out:
             # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be
             # the silent one.
             silence = user_messages.NOBODY_ANSWERS.format(name=self.name)
-            self._failed(NO_ANSWER, silence, now)
-        elif response.status < 200:
-            self._on_provisional(exchange, response, now)
+            self._failed(response.status, silence, now)
         elif response.status < 300:
             try:
                 self._on_success(exchange, response, now)
