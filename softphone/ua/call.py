@@ -68,7 +68,7 @@ class Call:
         self.timers = NamedTimers()
         self.dialog: Dialog | None = None
         self.negotiation: OfferAnswer | None = None
-        self.timer = SessionTimer(
+        self.session_timer = SessionTimer(
             layer.session_expires, self.timers, self.refresh, self._on_silence
         )
         # our re-INVITE, or the UPDATE that refreshes, while under way
@@ -113,7 +113,7 @@ class Call:
                 self.answered_at = now
             elif state in (ENDING, ENDED) and self.ended_at is None:
                 self.ended_at = now
-                self.timer.stop()
+                self.session_timer.stop()
         self.status = status or self.status
         if state is ENDED:
             self.timers.cancel("glare", "ring", "no answer", "cancel")
@@ -229,7 +229,7 @@ class Call:
         dialog = dialog or self.dialog
         assert dialog is not None
         if method in TARGET_REFRESHING:
-            fields = (("Contact", self.layer.contact), ALLOW, *self.timer.request_fields())
+            fields = (("Contact", self.layer.contact), ALLOW, *self.session_timer.request_fields())
             fields += (CONTENT_TYPE,) if body else ()
         request = dialog.request(method, fields, body)
         destination = self.layer.address_of(next_hop(request), self.reached_at)
@@ -240,11 +240,13 @@ class Call:
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
             until = now + PATIENCE
-            self.part(
+            self.end_dialog(
                 self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave)
             )
 
-    def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
+    def end_dialog(
+        self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]
+    ) -> None:
         """BYE; again after Retry-After while a server on the way cannot handle it, until the time
         `until`. Whatever else is answered, 481 and silence too: it is over (RFC 3261 15.1.1)."""
 
@@ -255,7 +257,9 @@ class Call:
             else:
                 again = min(later + pause, until)
                 self.timers.set(
-                    f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
+                    f"bye {dialog.remote.tag}",
+                    again,
+                    lambda at: self.end_dialog(dialog, at, until, done),
                 )
 
         self.ask("BYE", answered, now, dialog=dialog)
@@ -268,18 +272,18 @@ class Call:
             return
         if self._modification or self._unacked is not None:
             self.timers.set("refresh", now + RETRY, self.refresh)
-        elif self.timer.takes_update:
+        elif self.session_timer.takes_update:
             self._modification = self.ask("UPDATE", self._on_refreshed, now)
         else:
             self._modification = self.ask("INVITE", self._on_refreshed, now, body=talk.repeat())
 
     def _on_refreshed(self, exchange: ClientRequest, response: Response, now: float) -> None:
         status = self._modified(exchange, response, now, self.refresh, "refresh")
-        if status in (405, 501) and self.timer.takes_update:
-            self.timer.takes_update = False
+        if status in (405, 501) and self.session_timer.takes_update:
+            self.session_timer.takes_update = False
             self.refresh(now)
         elif status:
-            self.timer.again(response, now)
+            self.session_timer.again(response, now)
 
     def _modified(
         self,
@@ -299,13 +303,13 @@ class Call:
         if self.state is not TALKING or self.negotiation is None:
             return 0
         if succeeded:
-            self.timer.agreed(response, now)
+            self.session_timer.agreed(response, now)
             self._agree_anew(response, invited, now)
         elif invited:
             self.negotiation.withdraw()
         if status == 491:
             self.timers.set(timer, now + self._glare_pause(), again)
-        elif status == 422 and self.timer.lengthen(response):
+        elif status == 422 and self.session_timer.lengthen(response):
             again(now)
         elif status in (408, 481):
             self.lost(now, status)
@@ -323,7 +327,7 @@ class Call:
 
     def _on_silence(self, now: float) -> None:
         """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
-        sentence = user_messages.heard_nothing(self.name, self.timer.silence(now))
+        sentence = user_messages.heard_nothing(self.name, self.session_timer.silence(now))
         self.send_bye(now)
         self.change(GONE, now, sentence, 408)
 
@@ -460,7 +464,7 @@ class Call:
     def accept_update(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         # Before the call is answered there is no session yet that could expire.
         timer = (
-            self.timer.answer_fields(incoming.request, now)
+            self.session_timer.answer_fields(incoming.request, now)
             if self.state is TALKING
             else [SUPPORTED]
         )
@@ -469,7 +473,7 @@ class Call:
     def accept(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
         assert self.dialog is not None
-        timer = self.timer.answer_fields(incoming.request, now)
+        timer = self.session_timer.answer_fields(incoming.request, now)
         fields = [("Contact", self.layer.contact), ALLOW, *self.layer.who_answers, *timer]
         response = incoming.answer(200, now, *fields, to_tag=self.dialog.local.tag, body=body)
         self._unacked = incoming.request.cseq.number

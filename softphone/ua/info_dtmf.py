@@ -35,7 +35,7 @@ class InfoDigits:
         it does not."""
         if self._call.state is not TALKING or len(self._waiting) >= MOST_WAITING:
             return
-        if not self._call.timer.takes_info:
+        if not self._call.session_timer.takes_info:
             self._refuse(digit, now)
             return
         self._waiting.append(digit)

@@ -87,7 +87,7 @@ class OutgoingCall(Call):
         fields += [
             ("Contact", layer.contact),
             ALLOW,
-            *self.timer.request_fields(),
+            *self.session_timer.request_fields(),
             RELIABLE,
             CONTENT_TYPE,
         ]
@@ -164,7 +164,7 @@ class OutgoingCall(Call):
         elif (
             response.status == 422
             and self.state in (CALLING, RINGING)
-            and self.timer.lengthen(response)
+            and self.session_timer.lengthen(response)
         ):
             self._invite(exchange.request.body, now)
         else:
@@ -265,7 +265,7 @@ class OutgoingCall(Call):
         if self.state is ENDING:
             self.send_bye(now)
             return
-        self.timer.agreed(response, now)
+        self.session_timer.agreed(response, now)
         try:
             self._agree(early, response)
         except RemoteProtocolError:
@@ -305,7 +305,7 @@ class OutgoingCall(Call):
         except RemoteProtocolError:
             return  # one that cannot be left must not end the call with the other
         self.ack_for(other, invite, now, seq=response.cseq.number)
-        self.part(other, now, now + PATIENCE, lambda later: None)
+        self.end_dialog(other, now, now + PATIENCE, lambda later: None)
 
     def take_late_success(self, response: Response, now: float) -> bool:
         """A 2xx to an INVITE of ours that had another final response, or none for so long that we

@@ -420,11 +420,8 @@ class TransactionLayer:
         self._forget_terminated()
 
     def _fire(self, transaction: Transaction, now: float) -> list[Outcome]:
-        if transaction.deadline is None or transaction.deadline > now:
-            return []
-        before = transaction.retransmissions
         todo = transaction.on_deadline(now)
-        self.retransmissions += transaction.retransmissions - before
+        self.retransmissions += sum(isinstance(each, Transmit) and each.repeated for each in todo)
         return todo
 
     def _transactions(self) -> list[Transaction]:
