@@ -51,9 +51,9 @@ K = TypeVar("K")
 class PendingDatagram(NamedTuple):
     """A datagram as it was received. `server`: the one it was passed on to, "" before that;
     `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
-    or did not handle it; `begun`: a server has passed this INVITE on, or answered it provisionally,
-    so a phone may ring; `failures`: how many servers in a row did not handle it, or went down
-    within DEADLY_SECONDS of its coming.
+    or did not handle it; `begun`: a server has passed this request on, or answered it
+    provisionally; `failures`: how many servers in a row did not handle it, or went down within
+    DEADLY_SECONDS of its coming.
     """
 
     server: str
@@ -64,6 +64,11 @@ class PendingDatagram(NamedTuple):
     replayed: bool = False
     begun: bool = False
     failures: int = 0
+
+    @property
+    def rings(self) -> bool:
+        """Is it an INVITE that a server has begun, so that a phone may ring?"""
+        return self.begun and self.data.lstrip(b"\r\n").startswith(b"INVITE ")
 
     def taken(self, now: float) -> PendingDatagram:
         """The datagram, to be sent to another server because its own went down."""
@@ -112,7 +117,6 @@ class PendingMessages:
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
         self._octets = 0
-        self._expiry_due = 0.0  # before that nothing is too old
 
     def __len__(self) -> int:
         """How many datagrams servers owe somebody something for."""
@@ -149,7 +153,7 @@ class PendingMessages:
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self.one_way) + len(self._ended)
-        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+        if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def add_one_way(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
@@ -161,7 +165,7 @@ class PendingMessages:
         datagrams[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(self._requests) + len(self.one_way) + len(self._ended)
-        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+        if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def _is_full(self) -> bool:
@@ -182,22 +186,23 @@ class PendingMessages:
             self._octets -= len(datagram.data)
         return datagram
 
-    def request(self, key: RequestKey) -> PendingDatagram | None:
+    def _request(self, key: RequestKey) -> PendingDatagram | None:
         return self._requests.get(key) or self._ringing.get(key)
 
-    def mark_begun(self, branch: bytes) -> None:
-        """A server has passed the INVITE with this branch of ours on, or answered it
-        provisionally."""
-        key = branch + b"INVITE"
+    def mark_begun(self, key: RequestKey) -> PendingDatagram | None:
+        """A server has passed a request on, or answered it provisionally. Returns the request, if
+        it is pending and this is the first time."""
         datagram = self._requests.get(key)
-        if datagram and not datagram.begun:
-            self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
+        if not datagram or datagram.begun:
+            return None
+        self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
+        return datagram
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
-        datagram = self.request(key)
+        datagram = self._request(key)
         if not datagram and not key.endswith(b"INVITE"):
-            datagram = self.request(branch + b"INVITE")
+            datagram = self._request(branch + b"INVITE")
         if datagram:
             return datagram.server
         refusal = self._refusals.get(branch) if self._refusals else None
@@ -232,38 +237,32 @@ class PendingMessages:
 
     # -- all of a server's -------------------------------------------------------------------------
 
-    def requests_since(self, server: str, since: float) -> set[RequestKey]:
-        """The server's requests that came at `since` or later."""
-        keys = set()
-        for key in reversed(self._requests):
-            datagram = self._requests[key]
-            if datagram.received_at < since:
-                break
-            if datagram.server == server:
-                keys.add(key)
-        return keys
+    def count_unhandled(self, server: str, since: float, until: float) -> int:
+        """How many requests and one-way messages that came in this time a server has not
+        handled."""
+        datagrams = (*self._requests.values(), *self.one_way.values())
+        return sum(
+            each.server == server and not each.begun and since <= each.received_at <= until
+            for each in datagrams
+        )
 
-    def take_requests(
-        self, keys: set[RequestKey], before: float, most: int
-    ) -> list[PendingDatagram]:
-        """Takes requests away from their server, to be sent to another one: the oldest of `keys`
-        that came at `before` or earlier. They are in `hedged` then, and in `keys` no more."""
-        pending = [(key, self._requests[key]) for key in keys if key in self._requests]
-        old = [(each.received_at, key) for key, each in pending if each.received_at <= before]
+    def take_requests(self, server: str, before: float, most: int) -> list[PendingDatagram]:
+        """Takes the oldest requests that a server has not handled away from it, to be sent to
+        another one: those that came at `before` or earlier. They are in `hedged` then."""
+        old = [
+            (each.received_at, key)
+            for key, each in self._requests.items()
+            if each.server == server and not each.begun and each.received_at <= before
+        ]
         taken = []
         for _, key in sorted(old)[:most]:
-            keys.discard(key)
-            datagram = self.remove_request(key)
-            assert datagram is not None
-            self.hedged[key] = datagram.server
+            datagram = self._requests.pop(key)
+            self._octets -= len(datagram.data)
+            self.hedged[key] = server
             taken.append(datagram._replace(replayed=True, failures=datagram.failures + 1))
         while len(self.hedged) > MAX_HEDGED:
             del self.hedged[next(iter(self.hedged))]
         return taken
-
-    def count_one_way(self, server: str) -> int:
-        """How many responses and ACKs a server has not passed on."""
-        return sum(datagram.server == server for datagram in self.one_way.values())
 
     def take_one_way(self, server: str) -> list[PendingDatagram]:
         """Takes the responses and ACKs that a server has not passed on away from it."""
@@ -296,8 +295,8 @@ class PendingMessages:
     # -- moved, and not yet sent on ----------------------------------------------------------------
 
     def is_moved(self, data: bytes) -> bool:
-        """Is this very INVITE, which a server had begun, in `moved`?"""
-        return any(datagram.begun and datagram.data == data for datagram in self.moved)
+        """Is this very INVITE, which rings, in `moved`?"""
+        return any(datagram.rings and datagram.data == data for datagram in self.moved)
 
     def add_moved(self, datagrams: list[PendingDatagram]) -> None:
         """These were kept while no server was up, and are to be sent on now."""
@@ -312,15 +311,11 @@ class PendingMessages:
     # -- bounds ------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Removes what is too old, and the oldest of too much. To be called now and then, also
-        while nothing is added."""
-        self._expiry_due = now + ONE_WAY_SECONDS
+        """Removes what is too old, and the oldest of too much. Called several times a second."""
         for datagrams in (self.one_way, self._ended):
             while datagrams:
                 oldest = next(iter(datagrams))
-                received_at = datagrams[oldest].received_at
-                if now - received_at <= ONE_WAY_SECONDS:
-                    self._expiry_due = min(self._expiry_due, received_at + ONE_WAY_SECONDS)
+                if now - datagrams[oldest].received_at <= ONE_WAY_SECONDS:
                     break
                 self._octets -= len(datagrams.pop(oldest).data)
         while self._ringing:
@@ -330,7 +325,7 @@ class PendingMessages:
         while self._requests:
             key, datagram = next(iter(self._requests.items()))
             old = now - datagram.received_at > REQUEST_SECONDS
-            if old and datagram.begun:
+            if old and datagram.rings:
                 self._ringing[key] = self._requests.pop(key)
             elif not self._remove_old(key, old):
                 return

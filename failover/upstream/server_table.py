@@ -20,7 +20,6 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from failover.config.settings import CALL_ID, ServerLine
-from failover.proxy.pending_messages import RequestKey
 from failover.upstream.affinity_key import affinity_key
 from failover.upstream.health import Health
 from plumbing.address import Address
@@ -87,9 +86,6 @@ class Server:
         self.last_heard_at: float | None = None  # heartbeats count too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
         self.handled_for_others = 0  # of these, the ones that another server had before
-        # Keys of the requests that it was sent and has not handled; None while passive_checks.py
-        # does not want to know.
-        self.unhandled: set[RequestKey] | None = None
         self.ejections = 0
         self.check_duration: float | None = None  # seconds its last answered heartbeat took
         self.missed_checks = 0
@@ -156,6 +152,9 @@ class Server:
         return self._health.why
 
 
+MAX_FORMER = 256
+
+
 class ServerTable:
     """The list of servers. It never changes: a reload makes another table and swaps it in."""
 
@@ -171,9 +170,17 @@ class ServerTable:
         self.by_name = {server.name: server for server in self.servers}
         self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
         self.by_hint = {server.hint: server for server in self.servers}
+        # Addresses of servers that were in the list, the latest last. Dialogs still name them.
+        self.former: dict[Address, None] = {}
         self._seeds = [
             (server, blake2b(_octets(f"{server.name}\0"), digest_size=8)) for server in self.servers
         ]
+
+    def succeed(self, earlier: ServerTable) -> None:
+        """Takes the place of the earlier table."""
+        known = (*earlier.former, *earlier.by_address)
+        former = [address for address in known if address not in self.by_address]
+        self.former = dict.fromkeys(former[-MAX_FORMER:])
 
     @property
     def hot(self) -> Server | None:

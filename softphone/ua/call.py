@@ -8,38 +8,67 @@ this level.
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from sip import sdp
 from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import Request, Response, reply
+from sip.message import Request, Response
 from sip.timing import PATIENCE, T1, T2
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Address
-from softphone.ua.call_view import ENDED, ENDING, GONE, LEAVE, TALKING, ShownCall
-from softphone.ua.client_request import ClientRequest
-from softphone.ua.events import CallState, Direction, ProbeAnswered
+from softphone.ua.call_states import (
+    ACCEPT,
+    CALL_TRANSITIONS,
+    ENDED,
+    ENDING,
+    GONE,
+    LEAVE,
+    TALKING,
+    CallInput,
+)
+from softphone.ua.client_request import ClientRequest, ResponseHandler
+from softphone.ua.events import CallChanged, CallState, CallView, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
-from softphone.ua.offer_answer import CONTENT_TYPE, offers
+from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
 from softphone.ua.optional_fields import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import RETRY, SUPPORTED, SessionTimer
-from softphone.ua.timers import Action
+from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
+from softphone.ua.user_messages import begin, legible
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
 BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it does not say how many
 
 
-class Call(ShownCall):
+class Call:
     """The common part of outgoing and incoming calls."""
+
+    direction = Direction.OUTGOING
+    _reason_to_leave = user_messages.HUNG_UP_HERE
 
     def __init__(
         self, layer: TransactionLayer, state: CallState, call_id: str, peer: NameAddr, now: float
     ) -> None:
-        super().__init__(layer, state, call_id, peer, now)
-        self.timer = SessionTimer(
+        self.layer = layer
+        self.reached_at = layer.local  # where the peer was reached, for a Contact that is a name
+        self.seen_at: tuple[str, ...] = ()  # hosts where a proxy saw the peer
+        self.state = state
+        self.call_id = call_id
+        self.name = legible(peer.display or unquote(peer.uri.user).lstrip("/") or peer.uri.host)
+        self.peer_uri = legible(str(peer.uri))
+        self.sentence = ""
+        self.since = now
+        self.answered_at: float | None = None
+        self.ended_at: float | None = None
+        self.status: int | None = None
+        self.silent_for = 0  # seconds without any sound from there, as the shell has told
+        self.timers = NamedTimers()
+        self.dialog: Dialog | None = None
+        self.negotiation: OfferAnswer | None = None
+        self.session_timer = SessionTimer(
             layer.session_expires, self.timers, self.refresh, self._on_silence
         )
         # our re-INVITE, or the UPDATE that refreshes, while under way
@@ -49,8 +78,83 @@ class Call(ShownCall):
         self._bye_waits = False
         self.digits = InfoDigits(self)
 
-    def stop_timers(self) -> None:
-        self.timer.stop()
+    # -- the person's view -------------------------------------------------------------------------
+
+    @property
+    def view(self) -> CallView:
+        talk = self.negotiation
+        media = talk.plan if talk and self.state is not CallState.INCOMING else None
+        return CallView(
+            self.call_id,
+            self.direction,
+            self.name,
+            self.peer_uri,
+            self.state,
+            self.sentence,
+            self.since,
+            self.answered_at,
+            self.ended_at,
+            talk is not None and talk.held_here,
+            talk is not None and talk.held_there,
+            self.status,
+            media,
+        )
+
+    def change(
+        self, event: CallInput, now: float, sentence: str, status: int | None = None
+    ) -> None:
+        """Walk the table and tell. What is over stays as it ended."""
+        if self.state is ENDED:
+            return
+        state = CALL_TRANSITIONS[self.state][event]
+        if state is not self.state:
+            self.state, self.since = state, now
+            if state is TALKING:
+                self.answered_at = now
+            elif state in (ENDING, ENDED) and self.ended_at is None:
+                self.ended_at = now
+                self.session_timer.stop()
+        self.status = status or self.status
+        if state is ENDED:
+            self.timers.cancel("glare", "ring", "no answer", "cancel")
+        self.tell(sentence, now)
+
+    def tell(self, sentence: str, now: float) -> None:
+        """Another sentence for the state that the call is in."""
+        self.sentence = begin(sentence)
+        self.emit_changed(now)
+
+    def emit_changed(self, now: float) -> None:
+        self.layer.emit(CallChanged(now, self.view))
+
+    def emit_talking(self, now: float, remark: str = "") -> None:
+        """The sentence of a call in progress."""
+        view = self.view
+        if view.held_here:
+            text = user_messages.IS_ON_HOLD
+        elif view.held_there:
+            text = user_messages.HAS_PUT_ON_HOLD
+        else:
+            text = user_messages.TALKING_WITH
+            if self.silent_for and not remark:
+                remark = user_messages.NOTHING_HEARD.format(seconds=self.silent_for)
+        text = text.format(name=self.name)
+        self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
+
+    def nothing_heard(self, seconds: int, now: float) -> None:
+        """No sound has come for so long, 0: it comes."""
+        if self.state is TALKING and seconds != self.silent_for:
+            self.silent_for = seconds
+            self.emit_talking(now)
+
+    def negotiate(self) -> OfferAnswer:
+        """Offer and answer of this call, begun with the first one. OSError if there is no port for
+        our media."""
+        if self.negotiation is None:
+            port = self.layer.open_media(self.call_id)
+            host, number = self.layer.local[0], self.layer.random.getrandbits(31)
+            self.negotiation = OfferAnswer(host, port, number, (self.reached_at[0], *self.seen_at))
+        return self.negotiation
 
     # -- commands of the person --------------------------------------------------------------------
 
@@ -65,60 +169,48 @@ class Call(ShownCall):
         self.hang_up(now)
 
     def move(self, host: str, now: float) -> None:
-        """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
-        if self.negotiation is not None:
-            self.negotiation.move(host)
-            self._say_where(now)
-
-    def _say_where(self, now: float) -> None:
-        """An offer that waits for its turn will say it; after one under way it is known whether
-        that has put the call on hold."""
+        """Our media is wanted at this host: a call that is up says so once with a re-INVITE, if
+        there is no offer that waits for its turn and will say it."""
         talk = self.negotiation
-        if self.state is not TALKING or talk is None or not talk.has_moved:
-            return
-        if self.timers.due("glare") is not None:
-            return
-        if self._modification or self._awaits_late_answer:
-            self.timers.set("glare", now + T1, self._say_where)
-        else:
-            self.hold(talk.held_here, now, anew=True)
+        if talk is not None:
+            talk.move(host)
+            if talk.has_moved and self.timers.due("glare") is None:
+                self.hold(None, now)
 
-    def hold(self, on: bool, now: float, anew: bool = False) -> None:
+    def hold(self, on: bool | None, now: float) -> None:
         """Put the other side on hold, or take it back; after the request of that kind which is
-        under way. `anew`: make the offer even if that is so already, as it is if we have moved."""
+        under way. None: offer anew what stands by then, for we have moved."""
         talk = self.negotiation
         if self.state is not TALKING or talk is None:
             return
-        if talk.held_here is on and not anew and not talk.has_moved:
+        if talk.held_here is on and not talk.has_moved:
             return
         self.timers.cancel("glare")
+        hold = talk.held_here if on is None else on
 
         def again(later: float) -> None:
-            self.hold(on, later, anew)
+            self.hold(on, later)
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
             if self._modified(exchange, response, later, again, "glare"):
-                refused = user_messages.NO_HOLD if on else user_messages.NO_RESUME
+                refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
                 self.emit_talking(later, refused.format(name=self.name))
 
         if self._modification or self._awaits_late_answer:
             self.timers.set("glare", now + T1, again)
             return
-        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
-        self._modification = self.ask("INVITE", answered, now, fields, body)
+        self._modification = self.ask("INVITE", answered, now, body=talk.offer(hold))
 
     def probe(self, now: float) -> None:
         """OPTIONS within the dialog: is the path alive? Its answer comes as ProbeAnswered."""
         if self.state is not TALKING or self.dialog is None:
             return
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            status = 408 if response is None else response.status
-            if status >= 200:
-                self.layer.emit(ProbeAnswered(later, self.call_id, now, status))
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
+            self.layer.emit(ProbeAnswered(later, self.call_id, now, response.status))
             # silence ends no call here, for its sound may well go on
-            if status == 481:
-                self.lost(later, status)
+            if response.status == 481:
+                self.lost(later, 481)
 
         self.ask("OPTIONS", answered, now)
 
@@ -127,7 +219,7 @@ class Call(ShownCall):
     def ask(
         self,
         method: str,
-        handler: Callable[[ClientRequest, Response | None, float], None],
+        handler: ResponseHandler,
         now: float,
         fields: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
@@ -136,8 +228,10 @@ class Call(ShownCall):
         """Send a request within the call's dialog, or within another `dialog` of its INVITE."""
         dialog = dialog or self.dialog
         assert dialog is not None
-        contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
-        request = dialog.request(method, [*contact, *fields], body)
+        if method in TARGET_REFRESHING:
+            fields = (("Contact", self.layer.contact), ALLOW, *self.session_timer.request_fields())
+            fields += (CONTENT_TYPE,) if body else ()
+        request = dialog.request(method, fields, body)
         destination = self.layer.address_of(next_hop(request), self.reached_at)
         return self.layer.ask(ClientRequest(request, destination, handler, dialog.next_seq), now)
 
@@ -146,24 +240,26 @@ class Call(ShownCall):
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
             until = now + PATIENCE
-            self.part(
+            self.end_dialog(
                 self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave)
             )
 
-    def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
+    def end_dialog(
+        self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]
+    ) -> None:
         """BYE; again after Retry-After while a server on the way cannot handle it, until the time
         `until`. Whatever else is answered, 481 and silence too: it is over (RFC 3261 15.1.1)."""
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            if response is not None and response.status < 200:
-                return
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
             pause = pause_before_again(response)
             if pause is None or until - later < 1.0:
                 done(later)
             else:
                 again = min(later + pause, until)
                 self.timers.set(
-                    f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
+                    f"bye {dialog.remote.tag}",
+                    again,
+                    lambda at: self.end_dialog(dialog, at, until, done),
                 )
 
         self.ask("BYE", answered, now, dialog=dialog)
@@ -176,54 +272,44 @@ class Call(ShownCall):
             return
         if self._modification or self._unacked is not None:
             self.timers.set("refresh", now + RETRY, self.refresh)
-        elif self.timer.takes_update:
-            self._modification = self.ask(
-                "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
-            )
+        elif self.session_timer.takes_update:
+            self._modification = self.ask("UPDATE", self._on_refreshed, now)
         else:
-            fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
-            self._modification = self.ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
+            self._modification = self.ask("INVITE", self._on_refreshed, now, body=talk.repeat())
 
-    def _on_refreshed(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
+    def _on_refreshed(self, exchange: ClientRequest, response: Response, now: float) -> None:
         status = self._modified(exchange, response, now, self.refresh, "refresh")
-        if status in (405, 501) and self.timer.takes_update:
-            self.timer.takes_update = False
+        if status in (405, 501) and self.session_timer.takes_update:
+            self.session_timer.takes_update = False
             self.refresh(now)
         elif status:
-            self.timer.again(response, now)
+            self.session_timer.again(response, now)
 
     def _modified(
         self,
         exchange: ClientRequest,
-        response: Response | None,
+        response: Response,
         now: float,
         again: Action,
         timer: str,
     ) -> int:
         """Handles an answer to our re-INVITE or UPDATE as far as both are alike: `again` makes the
         request once more, by the named timer after a glare. The status of a refusal, else 0."""
-        status = 408 if response is None else response.status
-        invited = exchange.request.method == "INVITE"
-        if status < 200:
-            return 0
-        if (
-            invited
-            and response
-            and status < 300
-            and not self.acknowledge(exchange.request, response, now)
-        ):
+        status, invited = response.status, exchange.request.method == "INVITE"
+        succeeded = status < 300
+        if invited and succeeded and not self.acknowledge(exchange.request, response, now):
             return 0  # a repeated 2xx
         self._modification = None
         if self.state is not TALKING or self.negotiation is None:
             return 0
-        if response is not None and status < 300:
-            self.timer.agreed(response, now)
+        if succeeded:
+            self.session_timer.agreed(response, now)
             self._agree_anew(response, invited, now)
         elif invited:
             self.negotiation.withdraw()
         if status == 491:
             self.timers.set(timer, now + self._glare_pause(), again)
-        elif status == 422 and response is not None and self.timer.lengthen(response):
+        elif status == 422 and self.session_timer.lengthen(response):
             again(now)
         elif status in (408, 481):
             self.lost(now, status)
@@ -241,7 +327,7 @@ class Call(ShownCall):
 
     def _on_silence(self, now: float) -> None:
         """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
-        sentence = user_messages.heard_nothing(self.name, self.timer.silence(now))
+        sentence = user_messages.heard_nothing(self.name, self.session_timer.silence(now))
         self.send_bye(now)
         self.change(GONE, now, sentence, 408)
 
@@ -378,28 +464,18 @@ class Call(ShownCall):
     def accept_update(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         # Before the call is answered there is no session yet that could expire.
         timer = (
-            self.timer.answer_fields(incoming.request, now)
+            self.session_timer.answer_fields(incoming.request, now)
             if self.state is TALKING
             else [SUPPORTED]
         )
-        fields = [
-            ("Contact", self.layer.contact),
-            ALLOW,
-            *timer,
-            *([CONTENT_TYPE] if body else []),
-        ]
-        incoming.respond(reply(incoming.request, 200, fields=fields, body=body), now)
+        incoming.answer(200, now, ("Contact", self.layer.contact), ALLOW, *timer, body=body)
 
     def accept(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
         assert self.dialog is not None
-        timer = self.timer.answer_fields(incoming.request, now)
+        timer = self.session_timer.answer_fields(incoming.request, now)
         fields = [("Contact", self.layer.contact), ALLOW, *self.layer.who_answers, *timer]
-        fields += [CONTENT_TYPE] if body else []
-        response = reply(
-            incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body
-        )
-        incoming.respond(response, now)
+        response = incoming.answer(200, now, *fields, to_tag=self.dialog.local.tag, body=body)
         self._unacked = incoming.request.cseq.number
 
         def repeat(later: float) -> None:
@@ -454,9 +530,9 @@ class Call(ShownCall):
             self.send_bye(now)
 
 
-def pause_before_again(response: Response | None) -> float | None:
+def pause_before_again(response: Response) -> float | None:
     """Seconds until a BYE or CANCEL is worth sending again: a server on the way was overloaded or
     had nobody to send it to (RFC 3261 21.5). None: it need not be."""
-    if response is None or response.status not in (500, 502, 503, 504):
+    if response.status not in (500, 502, 503, 504):
         return None
     return retry_after(response) or BYE_AGAIN

@@ -352,6 +352,7 @@ def test_the_copy_of_one_that_was_lost_on_its_way_still_tells_when_the_first_cam
         assert field(again.data, "Failover-Kept") == f"{at - 102.0:.3f}"
     (later,) = phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 116.0).sends
     assert field(later.data, "Failover-Kept") is None
+    core.failover.on_timer(151.0)
     (later,) = phone(core, in_call(core), 151.0).sends
     assert field(later.data, "Failover-Kept") is None and not core.outage_queue.released
 
