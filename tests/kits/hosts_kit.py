@@ -56,8 +56,8 @@ def unfit(**programs: str) -> str:
         if not shutil.which(program):
             return f"{program} is not installed (Debian: {package})"
     try:
-        run("ip", "netns", "add", _space("try"))
-        run("ip", "netns", "del", _space("try"))
+        run("ip", "netns", "add", namespace("try"))
+        run("ip", "netns", "del", namespace("try"))
     except OSError as error:
         return f"no network namespaces here: {error}"
     return ""
@@ -70,13 +70,13 @@ def run(*argv: str) -> str:
     return done.stdout
 
 
-def _space(host: str) -> str:
+def namespace(host: str) -> str:
     return f"failover-{os.getpid()}-{host}"
 
 
 def in_host(host: str, *argv: str) -> tuple[str, ...]:
     """The command that runs this one there."""
-    return ("ip", "netns", "exec", _space(host), *argv)
+    return ("ip", "netns", "exec", namespace(host), *argv)
 
 
 def inside(host: str, *argv: str) -> str:
@@ -87,7 +87,7 @@ def inside(host: str, *argv: str) -> str:
 def entered(host: str):
     """This thread's sockets, and those of threads it starts meanwhile, are that host's."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{_space(host)}") as there:
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace(host)}") as there:
         _enter(libc, there.fileno())
         try:
             yield
@@ -130,15 +130,15 @@ def lonely_host(host: str) -> Iterator[None]:
 
 
 def _add(host: str) -> None:
-    run("ip", "netns", "add", _space(host))
-    run("ip", "-n", _space(host), "link", "set", "lo", "up")
+    run("ip", "netns", "add", namespace(host))
+    run("ip", "-n", namespace(host), "link", "set", "lo", "up")
 
 
 class Network:
     """The hosts, by name and address, each with a cable to the switch; and what can befall a
     cable."""
 
-    def __init__(self, hosts: Mapping[str, str]) -> None:
+    def __init__(self, hosts: Mapping[str, str] = HOSTS) -> None:
         self._hosts = hosts
 
     def __enter__(self) -> Network:
@@ -149,10 +149,10 @@ class Network:
             self._switch("link", "add", "bridge", "type", "bridge")
             self._switch("link", "set", "bridge", "up")
             for host, address in self._hosts.items():
-                peer = ("peer", "name", "eth0", "netns", _space(host))
+                peer = ("peer", "name", "eth0", "netns", namespace(host))
                 self._switch("link", "add", host, "type", "veth", *peer)
-                run("ip", "-n", _space(host), "addr", "add", f"{address}/24", "dev", "eth0")
-                run("ip", "-n", _space(host), "link", "set", "eth0", "up")
+                run("ip", "-n", namespace(host), "addr", "add", f"{address}/24", "dev", "eth0")
+                run("ip", "-n", namespace(host), "link", "set", "eth0", "up")
                 self.plug(host)
                 self.mend(host)
         except BaseException:
@@ -164,7 +164,7 @@ class Network:
         sweep()
 
     def _switch(self, *words: str) -> None:
-        run("ip", "-n", _space(SWITCH), *words)
+        run("ip", "-n", namespace(SWITCH), *words)
 
     def unplug(self, host: str) -> None:
         """Its interface has no carrier any more, and it knows."""
@@ -323,6 +323,15 @@ def _installed(text: str, folder: Path, host: str) -> str:
     )
 
 
+def start_server(stack: contextlib.ExitStack, folder: Path, number: int) -> None:
+    """Starts server1 or server2 on the servers' host, with its store and its log in the folder;
+    the stack ends it."""
+    name, listen = f"server{number}", f"{HOSTS['servers']}:{5060 + 10 * number}"
+    argv = server_argv(name, listen, format_address(SHARED), folder / "cluster.db", "")
+    process = Process(name, in_host("servers", *argv), folder / f"{name}.log")
+    stack.callback(process.stop)
+
+
 class Pair:
     """Entered, all of it runs: forwarder1 has the address, forwarder2 stands by, both servers
     answer. `unicast`: with the lines for networks without multicast."""
@@ -339,11 +348,11 @@ class Pair:
                 stack.enter_context(tempfile.TemporaryDirectory(prefix=f"failover-{os.getpid()}-"))
             )
             self.folder.chmod(0o755)  # the health check is not root's
-            self.network = stack.enter_context(Network(HOSTS))
+            self.network = stack.enter_context(Network())
             self.store = self.folder / "cluster.db"
             self._install()
             for number in (1, 2):
-                self._server(stack, number)
+                start_server(stack, self.folder, number)
             for host, example in (("forwarder1", "active.conf"), ("forwarder2", "standby.conf")):
                 self._forwarder(stack, host)
                 self._keeper(stack, host, example)
@@ -376,13 +385,6 @@ class Pair:
             own = check.with_name(f"check-{host}")
             shutil.copy(check, own)
             own.write_text(_installed(check.read_text(), self.folder, host))
-
-    def _server(self, stack: contextlib.ExitStack, number: int) -> None:
-        listen = f"{HOSTS['servers']}:{5060 + 10 * number}"
-        argv = server_argv(f"server{number}", listen, format_address(SHARED), self.store, "")
-        log = self.folder / f"server{number}.log"
-        process = Process(f"server{number}", in_host("servers", *argv), log)
-        stack.callback(process.stop)
 
     def _forwarder(self, stack: contextlib.ExitStack, host: str) -> None:
         sees = self.folder / f"run-{host}" / "call-failover"  # RuntimeDirectory=

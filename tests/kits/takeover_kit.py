@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from hosts_kit import has_address
+from hosts_kit import HOSTS, SHARED, entered, has_address
+from phone_kit import Owner
 
 from slee_mock.services.bill_record import Bill
 from slee_mock.store.interface import Transaction
@@ -15,6 +16,18 @@ FIRST, SECOND = "forwarder1", "forwarder2"
 HASTE = 0.4  # seconds that an outage may take
 SLACK = 0.15  # seconds for a computer with other things to do
 BOTH_CLOCKS = 0.02  # seconds between two readings of what a bill is made from
+
+
+def phones_started(stack):
+    """Alice's and Bob's, on the phones' host; the stack ends them."""
+    with entered("phones"):
+        phones = [
+            Owner(user, SHARED, register=True, listen=(HOSTS["phones"], 0))
+            for user in ("alice", "bob")
+        ]
+    for phone in phones:
+        stack.callback(phone.stop)
+    return phones
 
 
 class Story:

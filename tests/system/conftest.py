@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hosts_kit import HOSTS, SHARED, Meter, Pair, entered, unfit
-from phone_kit import Owner
-from takeover_kit import SLACK, Story
+from hosts_kit import Meter, Pair, unfit
+from takeover_kit import SLACK, Story, phones_started
 
 
 @pytest.fixture
@@ -20,14 +19,7 @@ def story(eventually):
 
         def begin(**options):
             pair = stack.enter_context(Pair(**options))
-            with entered("phones"):
-                phones = [
-                    Owner(user, SHARED, register=True, listen=(HOSTS["phones"], 0))
-                    for user in ("alice", "bob")
-                ]
-            for phone in phones:
-                stack.callback(phone.stop)
-            told = Story(eventually, pair, stack.enter_context(Meter()), *phones)
+            told = Story(eventually, pair, stack.enter_context(Meter()), *phones_started(stack))
             told.begins()
             return told
 
