@@ -13,8 +13,8 @@ Rules
 
   1. All of this belongs to the `sip` thread. Other threads (the admin pages, the signal handler's)
      call the methods of the first group, which post to it or ask it.
-  2. A change of the server list goes through _use_servers() only, which checks everything that can
-     be refused before it changes anything.
+  2. A change of the server list goes through _use_servers() only. What can be refused is refused
+     before that.
   3. A periodic task arms its timer before it works, and a step that must not keep others from
      theirs runs in Loop.call: a defect costs one turn of one task.
   4. A socket is closed whatever else fails: an open one keeps the address from the other forwarder.
@@ -75,7 +75,6 @@ class Forwarder:
         self._started = time.monotonic()
         self._own = OwnAddress(settings.listen, settings.advertise, settings.names)
         self._loop = Loop("sip")
-        self._event_log = EventLog()
         # FAILING, so in use at once: a restarted forwarder must not refuse running servers' calls.
         health = Health(FAILING, self._started, "not asked yet")
         servers = [self._server(line, health) for line in settings.servers]
@@ -90,10 +89,11 @@ class Forwarder:
         )
         self._core.failover.become_standby()
         self._core.failover.passive.configure(settings.passive_requests, settings.passive_seconds)
+        self._event_log = EventLog(self._core.counters)
         self._relay = Relay(self._loop, self._core, self._event_log, self._new_limit(settings))
         self._io = fastest_io()
         self._links = ServerLinks(
-            self._loop, self._core, self._event_log, self._relay, settings.listen, self._io
+            self._loop, self._event_log, self._relay, settings.listen, self._io
         )
         self._registrations = RegistrationListener(
             settings, self.secret.key, self._core.counters, self._own.is_own, self
@@ -205,12 +205,12 @@ class Forwarder:
         self._links.rebind_pings()
 
     def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        self._event_log.role_changed(self._core, state, takeover)
+        self._event_log.role_changed(state, takeover)
         if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
-        self._event_log.trouble(self._core, operation, text)
+        self._event_log.trouble(operation, text)
 
     # -- sip thread: periodic tasks ----------------------------------------------------------------
 
@@ -223,7 +223,7 @@ class Forwarder:
         try:
             self._registrations.open(self._loop)
         except OSError as error:
-            self._event_log.trouble(self._core, "open", f"registration.listen: {error}")
+            self._event_log.trouble("open", f"registration.listen: {error}")
 
     def _update_visibility(self) -> None:
         """Tells keepalived whether this forwarder sees a server."""
@@ -240,7 +240,7 @@ class Forwarder:
                 self._event_log.warn(f"sees {seen}: keepalived is told")
         except OSError as error:
             text = f"{self._track_file.name}: {error.strerror or error}"
-            self._event_log.trouble(self._core, "track", text)
+            self._event_log.trouble("track", text)
 
     def _finish(self) -> None:
         for step in (
@@ -254,7 +254,9 @@ class Forwarder:
     # -- sip thread: the list of servers -----------------------------------------------------------
 
     def _adopt(self, new: Settings) -> list[str]:
-        """Uses the settings of a reload; the servers that have registered themselves stay."""
+        """Uses the settings of a reload; the servers that have registered themselves stay. Raises
+        OSError, and changes nothing, for a server whose address is of another family than the
+        forwarder's."""
         old = self.settings
         changed = differences(old, new)
         new = replace(
@@ -264,8 +266,9 @@ class Forwarder:
             secret_file=old.secret_file,
             registration=old.registration,
         )
-        self._use_servers((*new.servers, *self._registrations.beside(new)), new)
-        self._registrations.rebase(new)
+        for line in new.servers:
+            check_family(old.listen, line.address)
+        self._use_servers((*new.servers, *self._registrations.reconfigure(new)), new)
         self._relay.limit = self._new_limit(new)
         for line in new.servers:  # one of them may have registered itself before, and left
             self._links.by_name[line.name].server.shutting_down = False
@@ -276,14 +279,11 @@ class Forwarder:
 
     def _use_servers(self, lines: Sequence[ServerLine], settings: Settings) -> None:
         """Uses these servers, and settings, from now on. A server whose name and address stay the
-        same keeps its health and its sockets, one that has another name now its health. Raises
-        OSError, and changes nothing, for a server whose address is of another family than the
-        forwarder's."""
+        same keeps its health and its sockets, one that has another name now its health."""
         now, former = time.monotonic(), self._links.by_name
         by_address = {link.server.address: link.server for link in former.values()}
         links: dict[str, ServerLink] = {}
         for line in lines:
-            check_family(settings.listen, line.address)
             link = former.get(line.name)
             if not link or link.server.address != line.address:
                 server = self._server(line, Health(DOWN, now, "new in the list, not heard yet"))

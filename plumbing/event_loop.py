@@ -29,6 +29,7 @@ Closing a watched socket
 from __future__ import annotations
 
 import collections
+import contextlib
 import heapq
 import itertools
 import logging
@@ -42,10 +43,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
 
+from plumbing.throttled_log import ThrottledLog
+
 READABLE = getattr(select, "EPOLLIN", 0)
 MAX_READY = 64  # sockets in a turn; the others are the first of the next
 RETRY_SECONDS = 0.05  # until the sockets are waited for again, after the system has refused to
-LOG_INTERVAL = 1.0  # seconds between two logged exceptions; all are counted
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class Loop:
         self.name = name
         self._on_error = on_error or self._log_error
         self.errors = 0  # exceptions that have left callbacks since the start; any thread may read
-        self._next_log = 0.0
+        self._log = ThrottledLog(log)
         self._selector = select.epoll() if hasattr(select, "epoll") else _Selector()
         self._poll = self._selector.poll
         self._ready: dict[int, Callable[[], object]] = {}  # callbacks by file number
@@ -164,23 +166,15 @@ class Loop:
                     answer.set_exception(error)
 
         self.post(run)
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                return answer.result(timeout=min(0.2, max(0.0, deadline - time.monotonic())))
-            except FutureTimeout:
-                if answer.done():  # just now; or the function itself has raised a TimeoutError
-                    return answer.result()
-                if not self.running:
-                    raise LoopStopped(f"loop {self.name} stopped before it answered") from None
-                if time.monotonic() >= deadline:
-                    undone = answer.cancel()
-                    if answer.done() and not undone:  # it ended between the two lines above
-                        return answer.result()
-                    follows = "and it will not be done" if undone else "and is still at it"
-                    raise TimeoutError(
-                        f"loop {self.name} did not answer within {timeout:g} s, {follows}"
-                    ) from None
+        with contextlib.suppress(FutureTimeout):
+            answer.exception(timeout)  # waits; raises nothing that the function raises
+        undone = answer.cancel()
+        if answer.done() and not undone:
+            return answer.result()
+        if not self.running:
+            raise LoopStopped(f"loop {self.name} stopped before it answered")
+        follows = "and it will not be done" if undone else "and is still at it"
+        raise TimeoutError(f"loop {self.name} did not answer within {timeout:g} s, {follows}")
 
     @property
     def running(self) -> bool:
@@ -277,9 +271,8 @@ class Loop:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
     def _log_error(self, error: Exception) -> None:
-        if time.monotonic() >= self._next_log:
-            self._next_log = time.monotonic() + LOG_INTERVAL
-            log.error("thread %s: error %d, going on", self.name, self.errors, exc_info=error)
+        text = f"thread {self.name}: error {self.errors}, going on"
+        self._log.say("exception", logging.ERROR, text, error)
 
     def _wake(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """A strict parser of the head of an HTTP request (RFC 9110, RFC 9112).
 
 Rules
-  1. Any octets give a Head or a BadRequest; `parse_head` raises nothing else.
+  1. Any octets give an HttpRequest or a BadRequest; `parse_head` raises nothing else.
   2. Whatever two programs could read in two ways is refused (RFC 9112 11.2): two lengths, a length
      and a transfer coding, blanks before a colon, a bare carriage return, a folded line.
 
@@ -63,8 +63,8 @@ class Authority:
 
 
 @dataclass(frozen=True)
-class Head:
-    """A request without its body."""
+class HttpRequest:
+    """A request without its body, which no page needs."""
 
     method: str
     path: str
@@ -74,6 +74,7 @@ class Head:
     host: Authority | None  # None: an HTTP/1.0 client names none; or it is empty
     origin: Authority | None  # None: there is none, or it is "null"
     length: int  # of the body, in octets
+    rest: str = ""  # the part of the path that the route's `*` stands for
 
     @property
     def keeps_connection(self) -> bool:
@@ -82,7 +83,7 @@ class Head:
         return self.minor > 0 and "close" not in options
 
 
-def parse_head(lines: Sequence[bytes]) -> Head:
+def parse_head(lines: Sequence[bytes]) -> HttpRequest:
     """Parses the request line and the header lines, each with its end of line, without the empty
     line. Raises BadRequest."""
     first, *others = [_text(line) for line in lines] or [""]
@@ -94,7 +95,7 @@ def parse_head(lines: Sequence[bytes]) -> Head:
     origins = fields.get("origin", [])
     origin = _origin(", ".join(origins)) if origins else None
     length = _length(fields)
-    return Head(method, path, query, minor, headers, named or host, origin, length)
+    return HttpRequest(method, path, query, minor, headers, named or host, origin, length)
 
 
 def _text(line: bytes) -> str:

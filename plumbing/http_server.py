@@ -28,14 +28,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from socketserver import TCPServer
 from typing import Any
 
 from plumbing.address import Address, format_address
-from plumbing.http_request_parser import MAX_FIELDS, MAX_HEAD, BadRequest, Head, parse_head
+from plumbing.http_request_parser import MAX_FIELDS, MAX_HEAD, BadRequest, HttpRequest, parse_head
 from plumbing.throttled_log import ThrottledLog
 from plumbing.udp_socket import family_of
 
@@ -47,7 +48,6 @@ KEEP_ALIVE_SECONDS = 5.0  # between comments on a silent event stream
 CLIENT_SECONDS = 10.0  # see rule 3
 LINGER_SECONDS = 1.0  # for which a refused client's octets are read and dropped
 ACCEPT_RETRY_SECONDS = 0.2  # after the system had no descriptor for a connection
-EVENT_STREAM = "text/event-stream"
 EMPTY_LINES = (b"\r\n", b"\n")
 TOO_MANY_CONNECTIONS = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
@@ -63,21 +63,9 @@ SECURITY_HEADERS = {
     "base-uri 'none'",
 }
 
+Events = queue.Queue["tuple[str, object] | None"]  # name and JSON object; None is the end
 
-# -- what handlers take and give -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HttpRequest:
-    """`rest` is the part of the path that the route's `*` stands for; `headers` has lower-case
-    names."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    rest: str = ""
+# -- what handlers give ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -97,21 +85,36 @@ class HttpResponse:
         return HttpResponse(status, "application/json", _utf8(text))
 
     @staticmethod
-    def html(text: str, status: int = 200) -> HttpResponse:
-        return HttpResponse(status, "text/html; charset=utf-8", _utf8(text))
-
-    @staticmethod
     def text(text: str, content_type: str = "text/plain; charset=utf-8") -> HttpResponse:
         return HttpResponse(200, content_type, _utf8(text))
 
+    @staticmethod
+    def events(events: Events, on_close: Callable[[], object] = lambda: None) -> HttpResponse:
+        """Server-sent events. `on_close` is called when the client has left."""
+        return HttpResponse(200, "text/event-stream", EventStream(events, on_close))
 
-@dataclass(frozen=True)
+
 class EventStream:
-    """An answer of server-sent events: put `(name, value)` pairs into the queue; None ends it.
-    `on_close` is called when the client has left."""
+    """The body of an answer of server-sent events. At most MAX_STREAMS are sent at a time."""
 
-    queue: queue.Queue[tuple[str, object] | None]
-    on_close: Callable[[], object] = lambda: None
+    def __init__(self, events: Events, on_close: Callable[[], object]) -> None:
+        self._events, self.close = events, on_close
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            try:
+                event = self._events.get(timeout=KEEP_ALIVE_SECONDS)
+            except queue.Empty:
+                yield b":\n\n"  # sending it fails if the client has left
+                continue
+            if event is None:
+                return
+            name, value = event
+            yield f"event: {name}\ndata: {json.dumps(value)}\n\n".encode()
+
+    def end(self) -> None:
+        with contextlib.suppress(queue.Full):
+            self._events.put_nowait(None)
 
 
 def _utf8(text: str) -> bytes:
@@ -119,56 +122,20 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-Handler = Callable[[HttpRequest], HttpResponse | EventStream]
+Handler = Callable[[HttpRequest], HttpResponse]
 Routes = Mapping[tuple[str, str], Handler]
 
 
 # -- the server ------------------------------------------------------------------------------------
 
 
-class HttpServer:
+class HttpServer(ThreadingHTTPServer):
     """Serves `routes`: (method, path) to handler. A path that ends in `/*` matches all below it.
 
-    `start()` returns when the port is bound, or raises OSError naming the address; `stop()` may be
-    called twice. The accepting thread is called `name`, the connections' threads `name`-client.
+    Binds the port at once, or raises OSError naming the address; `stop()` may be called twice. The
+    accepting thread is called `name`, the connections' threads `name`-client.
     """
 
-    def __init__(self, address: Address, routes: Routes, name: str) -> None:
-        self._wanted, self._routes, self._name = address, routes, name
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        try:
-            self._server = _Server(self._wanted, self._routes, self._name)
-        except OSError as error:
-            text = f"{error.strerror or error} ({format_address(self._wanted)})"
-            raise OSError(error.errno, text) from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name=self._name, daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Closes the open connections too."""
-        if self._server and self._thread:
-            self._server.close_connections()
-            self._server.shutdown()
-            self._thread.join()
-            self._server.close_connections()  # those accepted meanwhile
-            self._server.server_close()
-            self._server = self._thread = None
-
-    @property
-    def address(self) -> Address:
-        """The address that it listens on, with the port that the system chose for port 0."""
-        if not self._server:
-            return self._wanted
-        host, port = self._server.server_address[:2]
-        return str(host), int(port)
-
-
-class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # has no effect on daemon threads
     allow_reuse_address = True
@@ -182,16 +149,40 @@ class _Server(ThreadingHTTPServer):
         # open connections; since when one waits for its client (monotonic), None: it is busy
         self.waiting_since: dict[socket.socket, float | None] = {}
         self.log = ThrottledLog(log)
-        super().__init__(address, _Handler)
-        self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
+        self._thread: threading.Thread | None = None
+        try:
+            super().__init__(address, _Handler)
+        except OSError as error:
+            text = f"{error.strerror or error} ({format_address(address)})"
+            raise OSError(error.errno, text) from error
+        self.local_only = ip_address(self.address[0].partition("%")[0]).is_loopback
+
+    def start(self) -> None:
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.1,), name=self.name, daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Closes the open connections too."""
+        if self._thread:
+            self.close_connections()
+            self.shutdown()
+            self._thread.join()
+            self.close_connections()  # those accepted meanwhile
+            self._thread = None
+        self.server_close()
+
+    @property
+    def address(self) -> Address:
+        """The address that it listens on, with the port that the system chose for port 0."""
+        host, port = self.server_address[:2]
+        return str(host), int(port)
 
     def server_bind(self) -> None:
         # HTTPServer's own looks up the host's name in DNS, which may hang for seconds.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        host, port = self.server_address[:2]
-        self.server_name, self.server_port = str(host), int(port)
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.address
 
     # -- the accepting thread ----------------------------------------------------------------------
 
@@ -242,6 +233,18 @@ class _Server(ThreadingHTTPServer):
 
     # -- any thread --------------------------------------------------------------------------------
 
+    def add_stream(self, stream: EventStream) -> bool:
+        """Returns False at the limit."""
+        with self.lock:
+            if len(self.streams) < MAX_STREAMS:
+                self.streams.add(stream)
+            return stream in self.streams
+
+    def remove_stream(self, stream: EventStream) -> None:
+        with self.lock:
+            self.streams.discard(stream)
+        stream.close()
+
     def set_busy(self, connection: socket.socket, busy: bool) -> None:
         with self.lock:
             if connection in self.waiting_since:
@@ -255,8 +258,7 @@ class _Server(ThreadingHTTPServer):
     def close_connections(self) -> None:
         with self.lock:
             for stream in self.streams:
-                with contextlib.suppress(queue.Full):
-                    stream.queue.put_nowait(None)
+                stream.end()
             for each in list(self.waiting_since):
                 self._close(each)
 
@@ -277,12 +279,12 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection. The base class reads the request line, calls `parse_request` and then the
     method's `do_` function, and so on until `close_connection`."""
 
-    server: _Server
+    server: HttpServer
     protocol_version = "HTTP/1.1"
     server_version = "call-failover"
     sys_version = ""
     timeout = CLIENT_SECONDS  # of each read and write
-    head: Head
+    head: HttpRequest
     raw_requestline: bytes  # of the base class: the first line
 
     def setup(self) -> None:
@@ -376,17 +378,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client left in the middle of it
             return
         self.server.set_busy(self.request, True)
-        answer = self._answer(method, body)
-        if isinstance(answer, HttpResponse):
-            self._send(answer)
-        elif self.command == "HEAD":
-            answer.on_close()
-            self._send(HttpResponse(200, EVENT_STREAM, b""), length=False)
-        else:
-            self._stream(answer)
+        self._send(self._answer(method))
         self.server.set_busy(self.request, False)
 
-    def _answer(self, method: str, body: bytes) -> HttpResponse | EventStream:
+    def _answer(self, method: str) -> HttpResponse:
         head = self.head
         refusal = self._refusal(method)
         if refusal:
@@ -400,9 +395,8 @@ class _Handler(BaseHTTPRequestHandler):
             refused = HttpResponse.json({"error": f"{method} is not for {head.path}"}, 405)
             # RFC 9110 15.5.6: Allow must be there
             return replace(refused, headers={"Allow": ", ".join(sorted(methods))})
-        request = HttpRequest(method, head.path, head.query, head.headers, body, rest)
         try:
-            return handler(request)
+            return handler(replace(head, rest=rest))
         except (TimeoutError, RuntimeError) as error:  # the data's owner is busy, or has stopped
             return HttpResponse.json({"error": str(error)}, 503)
         except Exception as error:  # a defect
@@ -430,67 +424,50 @@ class _Handler(BaseHTTPRequestHandler):
                 return handler, path[len(route) - 1 :]
         return None, ""
 
-    def _send(self, answer: HttpResponse, length: bool = True) -> None:
+    def _send(self, answer: HttpResponse) -> None:
+        body = answer.body
+        try:
+            if isinstance(body, EventStream) and not self.server.add_stream(body):
+                text = f"{MAX_STREAMS} readers are listening already"
+                self._send(HttpResponse.json({"error": text}, 503))
+                return
+            self._send_head(answer)
+            if self.command == "HEAD":
+                return
+            if isinstance(body, bytes):
+                self.wfile.write(body)
+            else:
+                self._send_pieces(body, self._is_chunked(answer))
+        finally:
+            if isinstance(body, EventStream):
+                self.server.remove_stream(body)
+
+    def _send_head(self, answer: HttpResponse) -> None:
         self.send_response(answer.status)
         headers = {**SECURITY_HEADERS, "Content-Type": answer.content_type, **answer.headers}
-        if self.close_connection or not isinstance(answer.body, bytes):
-            headers["Connection"] = "close"
-        if not isinstance(answer.body, bytes):
-            if self.request_version != "HTTP/1.0":
-                headers["Transfer-Encoding"] = "chunked"
-        elif length:
+        if isinstance(answer.body, bytes):
             headers["Content-Length"] = str(len(answer.body))
+        else:
+            self.close_connection = True
+        if self._is_chunked(answer):
+            headers["Transfer-Encoding"] = "chunked"
+        if self.close_connection:
+            headers["Connection"] = "close"
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if isinstance(answer.body, bytes):
-            self.wfile.write(answer.body)
-        else:
-            self._send_pieces(answer.body)
 
-    def _send_pieces(self, pieces: Iterable[bytes]) -> None:
-        """Sends a body in chunks (RFC 9112 7.1); to HTTP/1.0, which has none, until the end."""
-        whole = self.request_version == "HTTP/1.0"
+    def _is_chunked(self, answer: HttpResponse) -> bool:
+        """Is the body sent in chunks (RFC 9112 7.1)? Other pieces, for HTTP/1.0 has no chunks, end
+        with the connection."""
+        whole = isinstance(answer.body, bytes | EventStream)
+        return not whole and self.request_version != "HTTP/1.0"
+
+    def _send_pieces(self, pieces: Iterable[bytes], chunked: bool) -> None:
         with contextlib.suppress(TimeoutError, RuntimeError):
             for piece in filter(None, pieces):
-                self.wfile.write(piece if whole else b"%x\r\n%b\r\n" % (len(piece), piece))
-            self.wfile.write(b"" if whole else b"0\r\n\r\n")
-
-    def _stream(self, stream: EventStream) -> None:
-        with self.server.lock:
-            crowded = len(self.server.streams) >= MAX_STREAMS
-            if not crowded:
-                self.server.streams.add(stream)
-        if crowded:
-            stream.on_close()
-            self._send(
-                HttpResponse.json({"error": f"{MAX_STREAMS} readers are listening already"}, 503)
-            )
-            return
-        self.close_connection = True
-        try:
-            self._send(HttpResponse(200, EVENT_STREAM, b"", {"Connection": "close"}), length=False)
-            self._send_events(stream)
-        except OSError:
-            return
-        finally:
-            with self.server.lock:
-                self.server.streams.discard(stream)
-            stream.on_close()
-
-    def _send_events(self, stream: EventStream) -> None:
-        while True:
-            try:
-                item = stream.queue.get(timeout=KEEP_ALIVE_SECONDS)
-            except queue.Empty:
-                self.wfile.write(b":\n\n")  # fails if the client has left
-                continue
-            if item is None:
-                return
-            name, value = item
-            self.wfile.write(f"event: {name}\ndata: {json.dumps(value)}\n\n".encode())
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            self.wfile.write(b"0\r\n\r\n" if chunked else b"")
 
     def log_message(self, format: str, *args: object) -> None:
         """Of the base class: a line for each request. Logs nothing."""

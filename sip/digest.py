@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from sip.branch import keyed_hash
 from sip.errors import RemoteProtocolError
@@ -19,7 +19,8 @@ from sip.grammar import quoted, split_list, unquoted
 
 ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]*\s+[^\s=]")
-_QUOTED_ALWAYS = ("realm", "nonce", "opaque", "username", "uri", "response", "cnonce", "domain")
+_CREDENTIALS = ("username", "realm", "nonce", "uri", "response")  # each must be there
+_QUOTED_ALWAYS = (*_CREDENTIALS, "opaque", "cnonce", "domain")
 
 
 @dataclass(frozen=True)
@@ -97,39 +98,23 @@ class Credentials:
     @staticmethod
     def parse(value: str) -> Credentials:
         """Raises RemoteProtocolError if a part is missing."""
-        params = _parse(value)
-        missing = [
-            name for name in ("username", "realm", "nonce", "uri", "response") if name not in params
-        ]
+        known = {each.name for each in fields(Credentials)}
+        params = {name: text for name, text in _parse(value).items() if name in known}
+        missing = [name for name in _CREDENTIALS if name not in params]
         if missing:
             raise RemoteProtocolError(f"credentials without {', '.join(missing)}")
-        return Credentials(
-            params["username"],
-            params["realm"],
-            params["nonce"],
-            params["uri"],
-            params["response"].lower(),
-            params.get("algorithm", "MD5").upper(),
-            params.get("qop", "").lower(),
-            params.get("nc", ""),
-            params.get("cnonce", ""),
-            params.get("opaque", ""),
+        credentials = Credentials(**params)
+        return replace(
+            credentials,
+            response=credentials.response.lower(),
+            algorithm=credentials.algorithm.upper(),
+            qop=credentials.qop.lower(),
         )
 
     def __str__(self) -> str:
-        params = {
-            "username": self.username,
-            "realm": self.realm,
-            "nonce": self.nonce,
-            "uri": self.uri,
-            "response": self.response,
-            "algorithm": self.algorithm,
-        }
-        if self.qop:
-            params |= {"qop": self.qop, "nc": self.nc, "cnonce": self.cnonce}
-        if self.opaque:
-            params["opaque"] = self.opaque
-        return _format(params)
+        return _format(
+            {name: text for name, text in vars(self).items() if text or name in _CREDENTIALS}
+        )
 
 
 def answer(
@@ -143,7 +128,6 @@ def answer(
         raise RemoteProtocolError(
             f"unsupported challenge: {challenge.algorithm} {','.join(challenge.qop)}"
         )
-    qop, count = ("auth", f"{nc:08x}") if challenge.qop else ("", "")
     ha1 = hash_password(user, challenge.realm, password, challenge.algorithm)
     draft = Credentials(
         user,
@@ -152,11 +136,10 @@ def answer(
         uri,
         "",
         challenge.algorithm,
-        qop,
-        count,
-        cnonce if qop else "",
-        challenge.opaque,
+        opaque=challenge.opaque,
     )
+    if challenge.qop:
+        draft = replace(draft, qop="auth", nc=f"{nc:08x}", cnonce=cnonce)
     return replace(draft, response=_response(draft, method, ha1))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address
+from types import MappingProxyType
+from typing import TypeVar
 
 from sip.errors import RemoteProtocolError
 
-# characters; what is longer is read anew each time, so that strangers cannot fill memory through
-# caches
-LONG = 512
+MAX_REMEMBERED = 512  # characters of a text that a cache keeps
+NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
+T = TypeVar("T")
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+\Z")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 SPACE = r"[ \t\r\n]"  # LWS (RFC 3261 25.1): `\s` would take other scripts' blanks, too
@@ -23,6 +25,18 @@ _HIDING = re.compile(r'["<]')  # what a separator may stand behind without being
 # In a name these would hide the parameters behind it from the next reader, such as a `received` put
 # there by us.
 _NOT_IN_A_NAME = re.compile(r'[<>",\s]')
+
+
+def remembered(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Decorates a parser: the results of the latest 1,024 texts are remembered, for the fields of
+    one message of a call stand in its next ones, too. Long texts are parsed each time, so that
+    strangers cannot fill the memory."""
+    cached = lru_cache(maxsize=1024)(parse)
+
+    def parse_once(text: str) -> T:
+        return cached(text) if len(text) <= MAX_REMEMBERED else parse(text)
+
+    return parse_once
 
 
 def is_token(text: str) -> bool:
@@ -107,7 +121,7 @@ def unquoted(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def _canonical_ipv6(host: str) -> str:
     try:
         return str(IPv6Address(host))
@@ -125,7 +139,7 @@ def canonical_host(host: str) -> str:
     """A host in the form in which hosts are compared: names in lower case (RFC 3261 19.1.4), IPv6
     addresses in their shortest form (RFC 5952), so that "0:0:0:0:0:0:0:1" is "::1"."""
     host = host.lower()
-    return _canonical_ipv6(host) if ":" in host and len(host) <= LONG else host
+    return _canonical_ipv6(host) if ":" in host else host
 
 
 def port_number(digits: str | None) -> int | None:

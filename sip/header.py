@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from types import MappingProxyType
 from typing import NamedTuple
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import (
-    LONG,
+    MAX_REMEMBERED,
+    NO_PARAMS,
     format_params,
     is_token,
     parse_params,
     quoted,
     quoted_prefix,
+    remembered,
 )
 from sip.uri import Uri
 
 _CSEQ = re.compile(r"\s*([0-9]{1,10})\s+([A-Za-z0-9\-.!%*_+`'~]+)\s*\Z")
 # A From or To as nearly all are written, with no parameter but the tag.
 _TAGGED = re.compile(r"""(?:"[^"\\]*"\s*|[^"<>,;]*)<[^<>]*>(?:;tag=([^\s"<>,;=]+))?\Z""")
-_NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
-MAX_NAMES = 512  # remembered
+MAX_NAMES = 512  # in FIELD_NAMES
 
 # RFC 3261 7.3.3 and the compact forms that later RFCs registered.
 COMPACT = {
@@ -53,7 +52,6 @@ _SPELLED = {
 }
 
 
-@lru_cache(maxsize=512)
 def canonical(name: str) -> str:
     """The field name as RFC 3261 spells it: canonical("i") == canonical("CALL-ID") == "Call-ID"."""
     low = name.lower()
@@ -70,7 +68,7 @@ class FieldNames(dict[str, str]):
     def __missing__(self, text: str) -> str:
         name = text.rstrip(" \t")
         known = name if is_token(name) else ""
-        if len(text) <= LONG:
+        if len(text) <= MAX_REMEMBERED:
             known = canonical(known)
             if len(self) >= MAX_NAMES:
                 self.clear()
@@ -104,7 +102,7 @@ class NameAddr(NamedTuple):
 
     uri: Uri
     display: str = ""
-    params: Mapping[str, str | None] = _NO_PARAMS
+    params: Mapping[str, str | None] = NO_PARAMS
 
     @staticmethod
     def parse(value: str) -> NameAddr:
@@ -116,9 +114,11 @@ class NameAddr(NamedTuple):
         return known
 
     @staticmethod
+    @remembered
     def parse_any(value: str) -> NameAddr:
         """As `parse`, with a URI of any scheme (Uri.parse_any), as From and To may have."""
-        return _cached_name_addr(value) if len(value) <= LONG else _parse_name_addr(value)
+        display, uri, params = name_addr_parts(value)
+        return NameAddr(Uri.parse_any(uri), display, params)
 
     def __str__(self) -> str:
         display = f"{quoted(self.display)} " if self.display else ""
@@ -130,11 +130,6 @@ class NameAddr(NamedTuple):
 
     def with_tag(self, tag: str) -> NameAddr:
         return NameAddr(self.uri, self.display, {**self.params, "tag": tag})
-
-
-def _parse_name_addr(value: str) -> NameAddr:
-    display, uri, params = name_addr_parts(value)
-    return NameAddr(Uri.parse_any(uri), display, params)
 
 
 def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:
@@ -159,12 +154,9 @@ def name_addr_parts(value: str) -> tuple[str, str, dict[str, str | None]]:
     return display, uri.strip(), parse_params(semicolon + tail)
 
 
+@remembered
 def tag_of(value: str) -> str:
     """The tag of a From or To; "" if there is none."""
-    return _cached_tag(value) if len(value) <= LONG else _parse_tag(value)
-
-
-def _parse_tag(value: str) -> str:
     usual = _TAGGED.match(value)
     if usual:
         return usual[1] or ""
@@ -178,23 +170,14 @@ class CSeq(NamedTuple):
     method: str
 
     @staticmethod
+    @remembered
     def parse(value: str) -> CSeq:
         """Raises RemoteProtocolError (400)."""
-        return _cached_cseq(value) if len(value) <= LONG else _parse_cseq(value)
+        match = _CSEQ.match(value)  # LWS is any white space (RFC 3261 25.1)
+        number = int(match[1]) if match else 2**32
+        if not match or number >= 2**32:
+            raise RemoteProtocolError(f"not a CSeq: {value[:40]!r}")
+        return CSeq(number, match[2])
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"
-
-
-def _parse_cseq(value: str) -> CSeq:
-    match = _CSEQ.match(value)  # LWS is any white space (RFC 3261 25.1)
-    number = int(match[1]) if match else 2**32
-    if not match or number >= 2**32:
-        raise RemoteProtocolError(f"not a CSeq: {value[:40]!r}")
-    return CSeq(number, match[2])
-
-
-# The fields of one message of a call stand in its next ones too.
-_cached_tag = lru_cache(maxsize=1024)(_parse_tag)
-_cached_cseq = lru_cache(maxsize=1024)(_parse_cseq)
-_cached_name_addr = lru_cache(maxsize=1024)(_parse_name_addr)

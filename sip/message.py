@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sip.errors import LocalProtocolError, RemoteProtocolError
 from sip.grammar import is_number, is_token, split_list
-from sip.header import FIELD_NAMES, CSeq, Field, NameAddr, canonical, make_line, tag_of
+from sip.header import FIELD_NAMES, CSeq, Field, NameAddr, make_line, tag_of
 from sip.reasons import REASONS
 from sip.via import Via
 
@@ -47,16 +47,9 @@ class Message:
 
     @property
     def fields(self) -> list[Field]:
-        """The header fields, to read or to be set as a whole."""
+        """The header fields, to read."""
         lines = [(line + "\n").encode("utf-8", "surrogateescape") for line in self._lines]
         return [Field(*each) for each in zip(self._names, self._values, lines, strict=True)]
-
-    @fields.setter
-    def fields(self, fields: Iterable[Field]) -> None:
-        self._names = [field.name for field in fields]
-        self._values = [field.value for field in fields]
-        self._lines = [field.raw[:-1].decode("utf-8", "surrogateescape") for field in fields]
-        self._parsed = {}
 
     def to_bytes(self) -> bytes:
         """Messages made here get their Content-Length now; received ones keep theirs, or the lack
@@ -83,7 +76,7 @@ class Message:
 
     def all(self, name: str) -> list[str]:
         """The values of all lines of that name, one a line."""
-        name = canonical(name)
+        name = FIELD_NAMES[name]
         times = self._names.count(name)
         if times < 2:  # as nearly always
             return [self._values[self._names.index(name)]] if times else []
@@ -127,7 +120,7 @@ class Message:
 
     def pop_last(self, name: str) -> str:
         """Takes the last single value away and returns it; "" if there is none."""
-        name = canonical(name)
+        name = FIELD_NAMES[name]
         if name not in self._names:
             return ""
         at = len(self._names) - 1 - self._names[::-1].index(name)
@@ -141,7 +134,7 @@ class Message:
     def add_last(self, name: str, value: str) -> None:
         """As the last value: a line of its own beneath the last of that name, else beneath all
         fields."""
-        name = canonical(name)
+        name = FIELD_NAMES[name]
         ahead = self._names[::-1].index(name) if name in self._names else 0
         self._insert(len(self._names) - ahead, name, value)
 
@@ -171,19 +164,19 @@ class Message:
 
     def remove(self, name: str, start: int = 0) -> None:
         """Takes away all lines of that name, from the one at `start` on."""
-        name = canonical(name)
+        name = FIELD_NAMES[name]
         while name in self._names[start:]:
             self._delete(self._names.index(name, start))
 
     def _index(self, name: str) -> int | None:
-        name = canonical(name)
+        name = FIELD_NAMES[name]
         return self._names.index(name) if name in self._names else None
 
     def _topmost(self, name: str) -> tuple[int, str, list[str]]:
         at = self._index(name)
         parts = split_list(self._values[at]) if at is not None else []
         if at is None or not parts:
-            raise RemoteProtocolError(f"{canonical(name)} is missing")
+            raise RemoteProtocolError(f"{FIELD_NAMES[name]} is missing")
         return at, parts[0], parts[1:]
 
     def _spelling(self, at: int) -> str:
@@ -296,11 +289,6 @@ class Message:
     @property
     def expires(self) -> int | None:
         return self._number("Expires")
-
-    @property
-    def content_type(self) -> str:
-        """Lower case, without parameters; "" if there is none."""
-        return (self.get("Content-Type") or "").partition(";")[0].strip().lower()
 
     def check(self, in_passing: bool = False) -> None:
         """The fields that every message must have are there, once each, and readable (RFC 3261

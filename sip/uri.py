@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
-from types import MappingProxyType
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from sip.errors import RemoteProtocolError
-from sip.grammar import LONG, canonical_host, format_params, parse_params, port_number
+from sip.grammar import (
+    NO_PARAMS,
+    canonical_host,
+    format_params,
+    parse_params,
+    port_number,
+    remembered,
+)
 
 DEFAULT_PORT = 5060
 
@@ -33,9 +38,6 @@ _OPAQUE = re.compile(
 _TELLING = ("user", "ttl", "method", "maddr", "transport")
 
 
-_NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
-
-
 class Uri(NamedTuple):
     """One SIP URI. `host` has no brackets, `port` is None where none was written, `params` keys are
     lower case.
@@ -49,13 +51,29 @@ class Uri(NamedTuple):
     host: str
     port: int | None = None
     password: str = ""
-    params: Mapping[str, str | None] = _NO_PARAMS
+    params: Mapping[str, str | None] = NO_PARAMS
     headers: str = ""
 
     @staticmethod
+    @remembered
     def parse(text: str) -> Uri:
         """Raises RemoteProtocolError: 416 for a scheme other than sip and sips, else 400."""
-        return _cached(text) if len(text) <= LONG else _parse(text)
+        match = _URI.match(text)
+        if not match:
+            scheme = _SCHEME.match(text)
+            if scheme and scheme[1].lower() not in ("sip", "sips"):
+                raise RemoteProtocolError(f"unsupported URI scheme: {scheme[1][:20]}", status=416)
+            raise RemoteProtocolError(f"not a SIP URI: {text[:80]!r}")
+        name, user, password, host, port, params, headers = match.groups()
+        return Uri(
+            name.lower(),
+            user or "",
+            host.strip("[]"),
+            port_number(port),
+            password or "",
+            parse_params(params),
+            headers or "",
+        )
 
     @staticmethod
     def parse_any(text: str) -> Uri:
@@ -121,54 +139,17 @@ class Uri(NamedTuple):
         """RFC 3261 19.1.4: do the two name the same resource?"""
         if not (self.is_sip and other.is_sip):
             return str(self) == str(other)
-        if (
-            self.scheme,
-            self.username,
-            unquote(self.password),
-            canonical_host(self.host),
-            self.port,
-        ) != (
-            other.scheme,
-            other.username,
-            unquote(other.password),
-            canonical_host(other.host),
-            other.port,
-        ):
-            return False
         shared = self.params.keys() & other.params.keys()
-        telling = {name for name in _TELLING if name in self.params or name in other.params}
-        if any(
-            _folded(self.params.get(name)) != _folded(other.params.get(name)) for name in shared
-        ):
-            return False
-        return telling <= shared and _header_set(self.headers) == _header_set(other.headers)
+        return self._compared(shared) == other._compared(shared)
 
-
-def _parse(text: str) -> Uri:
-    match = _URI.match(text)
-    if not match:
-        scheme = _SCHEME.match(text)
-        if scheme and scheme[1].lower() not in ("sip", "sips"):
-            raise RemoteProtocolError(f"unsupported URI scheme: {scheme[1][:20]}", status=416)
-        raise RemoteProtocolError(f"not a SIP URI: {text[:80]!r}")
-    name, user, password, host, port, params, headers = match.groups()
-    return Uri(
-        name.lower(),
-        user or "",
-        host.strip("[]"),
-        port_number(port),
-        password or "",
-        parse_params(params),
-        headers or "",
-    )
-
-
-_cached = lru_cache(maxsize=1024)(_parse)
-
-
-def _folded(value: str | None) -> str:
-    return unquote(value or "").lower()
-
-
-def _header_set(headers: str) -> list[str]:
-    return sorted(unquote(part).lower() for part in headers.split("&") if part)
+    def _compared(self, shared: Collection[str]) -> tuple[object, ...]:
+        """The parts that are equal in two URIs of one resource. `shared`: the parameters that both
+        have; of the others only those in _TELLING count."""
+        params = {
+            name: unquote(value or "").lower()
+            for name, value in self.params.items()
+            if name in shared or name in _TELLING
+        }
+        headers = sorted(unquote(part).lower() for part in self.headers.split("&") if part)
+        address = canonical_host(self.host), self.port
+        return self.scheme, self.username, unquote(self.password), address, params, headers

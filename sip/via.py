@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from types import MappingProxyType
 from typing import NamedTuple
 
 from sip.errors import RemoteProtocolError
 from sip.grammar import (
     HOST_PORT,
-    LONG,
+    NO_PARAMS,
     SPACE,
     canonical_host,
     format_params,
     is_number,
     parse_params,
     port_number,
+    remembered,
 )
 from sip.uri import DEFAULT_PORT
 
@@ -31,7 +30,6 @@ _VIA = re.compile(
     + rf"{SPACE}*(;.*)?\Z",
     re.DOTALL,
 )
-_NO_PARAMS: Mapping[str, str | None] = MappingProxyType({})
 
 
 class Via(NamedTuple):
@@ -42,13 +40,24 @@ class Via(NamedTuple):
     transport: str
     host: str
     port: int | None = None
-    params: Mapping[str, str | None] = _NO_PARAMS
+    params: Mapping[str, str | None] = NO_PARAMS
     version: str = "2.0"
 
     @staticmethod
+    @remembered
     def parse(value: str) -> Via:
         """Raises RemoteProtocolError (400)."""
-        return _cached(value) if len(value) <= LONG else _parse(value)
+        match = _VIA.match(value)
+        if not match:
+            raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
+        version, transport, host, port, params = match.groups()
+        return Via(
+            transport.upper(),
+            host.strip("[]"),
+            port_number(port),
+            parse_params(params or ""),
+            version,
+        )
 
     def __hash__(self) -> int:
         return hash((self.host, self.port, self.branch))
@@ -93,20 +102,3 @@ class Via(NamedTuple):
         if maddr:
             return maddr.strip("[]"), self.port or DEFAULT_PORT
         return canonical_host(self.received or self.host), self.rport or self.port or DEFAULT_PORT
-
-
-def _parse(value: str) -> Via:
-    match = _VIA.match(value)
-    if not match:
-        raise RemoteProtocolError(f"not a Via: {value[:60]!r}")
-    version, transport, host, port, params = match.groups()
-    return Via(
-        transport.upper(),
-        host.strip("[]"),
-        port_number(port),
-        parse_params(params or ""),
-        version,
-    )
-
-
-_cached = lru_cache(maxsize=1024)(_parse)

@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from sip.errors import RemoteProtocolError
-from sip.message import Request
 from slee_mock.container.event_router import Router, begins_something
 from slee_mock.container.events import Arrival, CallEvent, Outcome, RequestEvent, drop
 from slee_mock.services.call_record import Call, is_again
@@ -152,7 +151,7 @@ class DegradedMode:
     def process_offline(self, event: Arrival) -> Outcome:
         """Handles an event without the store: passes the message on, defers it, or refuses it."""
         if isinstance(event, RequestEvent):
-            if begins_something(event.request) and not self._is_ringing(event.request):
+            if begins_something(event.request) and not self._is_ringing(event):
                 return self._router.unable(event)
             if event.request.method in REFRESHING:
                 return drop("store_down")
@@ -183,11 +182,11 @@ class DegradedMode:
         named = ", ".join(f"{each.label} of call {call_id}" for call_id, each in found[:MOST_NAMED])
         return f"{named} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else named
 
-    def _is_ringing(self, request: Request) -> bool:
+    def _is_ringing(self, event: RequestEvent) -> bool:
         """Is it a retransmission of an INVITE that was sent on? If that were refused, the caller
         would give up while the other phone rings on and is billed for answering."""
         try:
-            return is_again(Transaction(self._store.cache), request)
+            return is_again(Transaction(self._store.cache), event.request, event.time)
         except (StoreDown, RemoteProtocolError):
             return False
 

@@ -18,8 +18,8 @@ MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in th
 # of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10
 MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
-REGISTRATION = b"REGISTER "
-# A server that was frozen for longer takes no registrations out of its socket.
+# A server that was frozen for longer takes these out of its socket and drops them.
+BEGINNINGS = (b"REGISTER ", b"INVITE ")
 STALE_SECONDS = 16.0
 
 
@@ -66,13 +66,13 @@ class ReceiveQueue:
                 queue = self._first if data.startswith(FIRST) else self._rest
                 queue.append(Datagram(data, source, now))
         if frozen_seconds > STALE_SECONDS:
-            self._drop_registrations()
+            self._drop_beginnings()
 
-    def _drop_registrations(self) -> None:
-        """Drops queued REGISTERs: their phones have given up or registered at another server, and
-        the registrar may have forgotten the newer CSeq (registrar.MEMORY_SECONDS). A phone that
-        still waits repeats its REGISTER."""
-        kept = [each for each in self._rest if not each.data.startswith(REGISTRATION)]
+    def _drop_beginnings(self) -> None:
+        """Drops queued REGISTERs and INVITEs: their phones have given up or gone to another server.
+        The registrar may have forgotten the newer CSeq (registrar.MEMORY_SECONDS), and an INVITE
+        would begin the call anew (Call.is_forgotten). A phone that still waits repeats them."""
+        kept = [each for each in self._rest if not each.data.startswith(BEGINNINGS)]
         self.dropped["stale"] += len(self._rest) - len(kept)
         self._rest = deque(kept)
         self._waiting = {each.data for each in (*self._first, *kept)}

@@ -1,8 +1,8 @@
 """A running server: threads, sockets, clock and life cycle around a node, which makes all decisions
 (node.py).
 
-The `sip` thread owns the socket, the node and its connection to the store. Pages are made on a
-thread that reads the store through a connection of its own (management/queries.py).
+The `sip` thread owns the socket, the node and its connection to the store. Pages are made on HTTP
+threads, which read the store through connections of their own (management/queries.py).
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ class Server:
                     f"{OPEN_SECONDS:g} s; see what keeps its disk or computer busy, or name "
                     "another one"
                 ) from None
-            self._queries.start()
         except BaseException:
             with contextlib.suppress(TimeoutError):  # why it does not start matters more
                 self.stop()
@@ -143,7 +142,7 @@ class Server:
             stack.callback(self._loop.stop, timeout)
             if self._loop.running:
                 stack.callback(self._loop.post, self._close)
-            stack.callback(self._queries.stop, timeout)
+            stack.callback(self._queries.wait, timeout)
             if self._http:
                 stack.callback(self._http.stop)
 
@@ -195,8 +194,7 @@ class Server:
             # Of a pair whose address moves, each asks from its own computer's, where it hears
             # registrations.
             hosts = [host for host, _ in settings.register]
-            log_observer = LogObserver(self._queries.close_store)
-            node = Node(context, member, store, settings.forwarder, hosts, log_observer)
+            node = Node(context, member, store, settings.forwarder, hosts, LogObserver())
             node.start(self._clock.now())
         except Conflict:
             store.close()
@@ -303,8 +301,7 @@ class Server:
 class LogObserver:
     """Logs what a node says, with limits for lines that strangers can cause."""
 
-    def __init__(self, store_lost: Callable[[], None]) -> None:
-        self.store_lost = store_lost
+    def __init__(self) -> None:
         self._throttled = ThrottledLog(log)
 
     def warn(self, sentence: str) -> None:

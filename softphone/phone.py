@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 
 DATAGRAM = 65_535
 BURST = 64  # datagrams read before timers and commands get their turn
-LARGEST_SENT = 65_507
 LOOK_AGAIN = 1.0  # seconds between two looks at what no signal tells
 DEADLINE_AGAIN = 1.0  # seconds until timers are looked at again after an error in that
 
@@ -269,13 +268,11 @@ class Phone:
 
     def _send(self, send: Send) -> None:
         try:
-            if len(send.data) > LARGEST_SENT or not 0 < send.to[1] < 65536:
-                raise OSError("too large, or no port")
             self._socket.sendto(send.data, send.to)
         except BlockingIOError:
             return  # as if lost on the way: it is sent again
-        # the latter two: no address that could be written
-        except (OSError, TypeError, ValueError) as error:
+        # all but the first: no address that could be written
+        except (OSError, TypeError, ValueError, OverflowError) as error:
             log.debug("not sent to %s port %d: %s", send.to[0], send.to[1], error)
             self._loop.post(
                 lambda: self._perform(self._agent.on_unreachable(send.to, time.monotonic()))

@@ -249,7 +249,7 @@ class DemoController(QObject):
 
     def _remark(self, at: float, words: str, kind: str) -> None:
         """A line across the ladder."""
-        self.window.ladder.add(observations.LadderRow(at, "", "", words, kind))
+        self.window.ladder.add(observations.Remark(at, words, kind))
 
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
@@ -420,15 +420,14 @@ class DemoController(QObject):
         guest = self.guests.learn(told) if self.guests else None
         if guest:
             self.window.add_guest(guest)
-        path = self.forwarders.path(told["forwarder"])
-        forwarded = from_forwarder_message(told, self._name, path)
-        if forwarded is None:
+        message = from_forwarder_message(told, self._name)
+        if message is None:
             return
-        self.message.emit(forwarded.seen)
-        self.window.figure.show_message(forwarded.lane, forwarded.travel)
-        self.window.ladder.add(forwarded.row)
-        self.observe(forwarded.seen)
-        if forwarded.seen.method == "BYE":
+        self.message.emit(message)
+        self.window.figure.show_message(message)
+        self.window.ladder.add(message)
+        self.observe(message)
+        if message.method == "BYE":
             self._pages.look()
 
     def _name(self, leg: str, address: str) -> str | None:

@@ -24,6 +24,7 @@ from stage.controller import DemoController
 from stage.gui.failover_view import draw_axis
 from stage.gui.painting import svg_of
 from stage.observation.http_readers import read_list
+from stage.observation.observations import Remark
 from stage.scenes.use_case import Number, Row, milliseconds
 
 AXIS_SIZE = QSize(720, 90)
@@ -146,15 +147,15 @@ class Story:
 
     def _messages(self) -> Iterable[str]:
         ladder = self._controller.window.ladder
-        zero = ladder.model.zero or 0.0
         yield "<h2>Messages</h2><p><small>Seconds since the kill. Each opens.</small></p>"
         rows = ladder.filter.shown()
         yield f'<div class="wide">{ladder.svg()}</div>'
         for row in rows:
-            if not row.source:
-                yield f'<p class="mark">{row.at - zero:+.3f} {html.escape(row.label)}</p>'
+            when = ladder.filter.since_zero(row.at)
+            if isinstance(row, Remark):
+                yield f'<p class="mark">{when} {html.escape(row.label)}</p>'
                 continue
-            words = f"{row.at - zero:+.3f} {row.source} &rarr; {row.target}: "
+            words = f"{when} {row.sender} &rarr; {row.target}: "
             text = html.escape(ladder.describe(row))
             yield f"<details><summary>{words}{html.escape(row.label)}</summary><pre>{text}</pre>"
             yield "</details>"

@@ -216,7 +216,7 @@ class Prepaid:
     def _admit(self, event: RequestEvent, entity: Entity) -> Outcome:
         request, user, transaction = event.request, entity.name, entity.transaction
         # a retransmission was admitted the first time
-        if is_again(transaction, request) or user not in self._paid_in:
+        if is_again(transaction, request, event.time) or user not in self._paid_in:
             return NOTHING
         known = entity.get(Account) or Account(user)
         account = _without_forgotten(known, transaction, event.time)

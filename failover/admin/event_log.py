@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from failover.admin import status
 from failover.net.active_standby import ACTIVE, HaState, Takeover
-from failover.proxy.core import Core
 from failover.proxy.events import (
     Dropped,
     Event,
@@ -40,7 +40,10 @@ Subscriber = queue.Queue["tuple[str, object] | None"]
 
 
 class EventLog:
-    def __init__(self) -> None:
+    """Counts in `counters`: `takeovers`, `trouble.*`, `events.lost`."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
         self._subscribers: dict[Subscriber, bool] = {}  # does it want the text of messages?
         self._verbose = log.isEnabledFor(logging.DEBUG)
         self._throttled = ThrottledLog(log)
@@ -65,7 +68,7 @@ class EventLog:
                 continue
         self._subscribers.clear()
 
-    def record(self, core: Core, event: Event) -> None:
+    def record(self, event: Event) -> None:
         """Logs an event and passes it to the subscribers."""
         match event:
             case Passed():
@@ -89,22 +92,22 @@ class EventLog:
             published = status.event(event, time.time() - time.monotonic())
             if published:
                 text = status.message_text(event) if isinstance(event, Passed) else {}
-                self._publish(core, published, text)
+                self._publish(published, text)
 
-    def role_changed(self, core: Core, state: HaState, takeover: Takeover | None) -> None:
+    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
         """Logs that the forwarder is active or on standby. `takeover` None: since the start."""
         before = "on standby" if state.role is ACTIVE else "active"
         after = f"; it was {before} for {takeover.waited:.3f} s" if takeover else ""
         level = logging.WARNING if takeover else logging.INFO
         log.log(level, "%s: %s%s", state.role.value, state.why, after)
         if takeover:
-            core.counters["takeovers"] += takeover.role is ACTIVE
+            self._counters["takeovers"] += takeover.role is ACTIVE
             offset = time.time() - time.monotonic()
-            self._publish(core, ("takeover", status.takeover(takeover, offset)))
+            self._publish(("takeover", status.takeover(takeover, offset)))
 
-    def trouble(self, core: Core, operation: str, text: str) -> None:
+    def trouble(self, operation: str, text: str) -> None:
         """Counts and logs that the operating system refused an operation."""
-        core.counters[f"trouble.{operation}"] += 1
+        self._counters[f"trouble.{operation}"] += 1
         text = f"cannot {operation}: {text}"
         self.throttled(time.monotonic(), operation, text, logging.WARNING)
 
@@ -118,7 +121,6 @@ class EventLog:
 
     def _publish(
         self,
-        core: Core,
         event: tuple[str, dict[str, object]],
         text: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
@@ -127,7 +129,7 @@ class EventLog:
             try:
                 subscriber.put_nowait((name, {**value, **text} if with_text else value))
             except queue.Full:
-                core.counters["events.lost"] += 1
+                self._counters["events.lost"] += 1
 
 
 # -- an event as a line of the log -----------------------------------------------------------------

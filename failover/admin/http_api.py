@@ -11,7 +11,8 @@ from failover.admin.event_log import Subscriber
 from failover.forwarder import Forwarder
 from failover.upstream.server_table import AdminState
 from plumbing.address import Address
-from plumbing.http_server import EventStream, HttpRequest, HttpResponse, HttpServer, Routes
+from plumbing.http_request_parser import HttpRequest
+from plumbing.http_server import HttpResponse, HttpServer, Routes
 
 log = logging.getLogger("forwarder")
 MAX_EVENTS_BEHIND = 5_000  # a reader of /events that is slower loses some
@@ -53,10 +54,10 @@ class Admin:
     def address(self) -> Address:
         return self._server.address
 
-    def _events(self, request: HttpRequest) -> EventStream:
+    def _events(self, request: HttpRequest) -> HttpResponse:
         subscriber: Subscriber = queue.Queue(MAX_EVENTS_BEHIND)
         self._forwarder.subscribe(subscriber, request.query.get("text") == "1")
-        return EventStream(subscriber, on_close=lambda: self._forwarder.unsubscribe(subscriber))
+        return HttpResponse.events(subscriber, lambda: self._forwarder.unsubscribe(subscriber))
 
     def _command(self, request: HttpRequest) -> HttpResponse:
         """POST /servers/NAME/COMMAND. plumbing.http_server has refused the pages of other sites."""

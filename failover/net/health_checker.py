@@ -103,7 +103,7 @@ class HealthChecker:
             self._refused(link.server.name, "its port refused a heartbeat")
             return
         link.error, link.rebind = (error.strerror or str(error)).lower(), True
-        self._event_log.trouble(self._core, "heartbeat", f"{link.server.name}: {error}")
+        self._event_log.trouble("heartbeat", f"{link.server.name}: {error}")
 
     def _answered(self, link: ServerLink, answer: Answer, now: float) -> None:
         link.error, link.rebind = "", False

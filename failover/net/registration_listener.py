@@ -28,7 +28,7 @@ from failover.upstream.server_registration import (
 )
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
-from plumbing.udp_socket import bind_udp
+from plumbing.udp_socket import bind_udp, family_of
 
 MAX_PER_TURN = 8  # datagrams; one costs up to 0.2 ms
 SWEEP_INTERVAL = 0.2  # seconds between two searches for servers that have gone
@@ -38,8 +38,7 @@ class RegistrationHandler(Protocol):
     """The forwarder, as RegistrationListener calls it."""
 
     def use_registered(self, registered: Sequence[ServerLine]) -> None:
-        """Use the file's servers and then these. Raises OSError, and changes nothing, if one has an
-        address of another family than the forwarder's."""
+        """Use the file's servers and then these."""
 
     def set_shutting_down(self, name: str, leaving: bool) -> None:
         """A server has announced that it shuts down, or has taken that back."""
@@ -72,6 +71,7 @@ class RegistrationListener:
             settings.servers,
             counters,
             lambda address: is_own(address) or self._is_here(address),
+            lambda address: family_of(address[0]) == family_of(settings.listen[0]),
         )
         self._sock: socket.socket | None = None
         self._in_use: tuple[ServerLine, ...] = ()  # the registered servers that the handler uses
@@ -101,17 +101,11 @@ class RegistrationListener:
         if self._sock:
             self._sock.close()
 
-    # -- reload ------------------------------------------------------------------------------------
-
-    def beside(self, new: Settings) -> tuple[ServerLine, ...]:
-        """The registered servers that stay beside the new settings' own, for which `rebase` follows
-        with the same settings."""
-        return self._registration.lines_beside(new.servers, new.allow)
-
-    def rebase(self, new: Settings) -> None:
+    def reconfigure(self, new: Settings) -> tuple[ServerLine, ...]:
+        """After a reload; returns the registered servers that stay beside the file's."""
         self._timeout = new.timeout
         self._registration.reconfigure(new.servers, new.allow, new.foreign)
-        self._in_use = self._registration.lines()
+        return self._registration.lines()
 
     # -- datagrams ---------------------------------------------------------------------------------
 
@@ -129,7 +123,8 @@ class RegistrationListener:
                 self._counters["trouble.look"] += 1
                 self._handler.log("look", f"cannot look at a registration of {source[0]}: {error}")
                 continue
-            if self._act(result, source[:2]) and result.answer and result.target:
+            self._act(result, source[:2])
+            if result.answer and result.target:
                 try:
                     sock.sendto(result.answer, result.target)
                 except (OSError, OverflowError) as error:
@@ -139,28 +134,17 @@ class RegistrationListener:
                         f"cannot answer a registration from {format_address(source)}: {error}",
                     )
 
-    def _act(self, result: Result, source: Address) -> bool:
-        """Returns False if it could not be done: without an answer, the server repeats it."""
+    def _act(self, result: Result, source: Address) -> None:
         if result.kind == ARRIVED:
-            return self._arrived(result.name, source)
-        if result.kind in (LEAVING, BACK):
+            self._use_registered()
+            server = next(line for line in self._in_use if line.name == result.name)
+            self._handler.log(f"{server.name} arrived", f"{server} has registered itself")
+        elif result.kind in (LEAVING, BACK):
             self._handler.set_shutting_down(result.name, result.kind == LEAVING)
         elif result.kind in REFUSALS:
             who = format_address(source)
             told = f"registration refused ({result.kind}) from {who}: {result.note}"
             self._handler.log(f"registration.{result.kind}", told)
-        return True
-
-    def _arrived(self, name: str, source: Address) -> bool:
-        try:
-            self._use_registered()
-        except OSError as error:
-            self._registration.undo(name, source, str(error), time.monotonic())
-            self._handler.log("registration.unreachable", f"{name} cannot be registered: {error}")
-            return False
-        server = next(line for line in self._registration.lines() if line.name == name)
-        self._handler.log(f"{name} arrived", f"{server} has registered itself")
-        return True
 
     # -- time --------------------------------------------------------------------------------------
 

@@ -93,8 +93,9 @@ class Relay:
         if link.channel.sock.getsockname()[1] != self.phones.sock.getsockname()[1]:
             self._drain(self.phones, PHONES)  # where its requests arrive then
 
-    def take_landed(self, link: ServerLink) -> None:
-        self._handle(link.landed, None, PHONES)
+    def take_landed(self, datagrams: Sequence[Datagram]) -> None:
+        """Handles what landed on a server's socket before that was connected."""
+        self._handle(datagrams, None, PHONES)
 
     def finish(self, seconds: float) -> None:
         """Handles everything that has been received, for at most so long."""
@@ -146,7 +147,7 @@ class Relay:
         if isinstance(error, ConnectionError):
             self.server_refused(side, "its port refused a message")
         elif error:
-            self._event_log.trouble(self._core, "receive", f"{side}: {error}")
+            self._event_log.trouble("receive", f"{side}: {error}")
 
     def _plain_sources(self) -> set[Address]:
         table, limit = self._plain_for
@@ -201,7 +202,7 @@ class Relay:
         for send in outcome.sends:
             self._outgoing.setdefault(send.to, []).append((send.data, send.target))
         for event in outcome.events:
-            self._loop.call(partial(self._event_log.record, self._core, event))
+            self._loop.call(partial(self._event_log.record, event))
 
     def _flush(self) -> None:
         while self._outgoing:
@@ -255,7 +256,7 @@ class Relay:
             data, target = datagrams[index]
             if isinstance(error, ConnectionError):
                 continue
-            self._event_log.trouble(self._core, "send", f"to {side} {target or ''}: {error}")
+            self._event_log.trouble("send", f"to {side} {target or ''}: {error}")
             too_large = error.errno == errno.EMSGSIZE
             if side == PHONES or too_large:
                 status = MESSAGE_TOO_LARGE if too_large else SERVICE_UNAVAILABLE

@@ -8,6 +8,7 @@ to an address that this computer no longer has.
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,11 +18,10 @@ from failover.admin.event_log import EventLog
 from failover.net.active_standby import can_move
 from failover.net.options_ping import PingSockets
 from failover.net.relay import Relay
-from failover.net.sockets import ServerLink
-from failover.proxy.core import Core
+from failover.net.sockets import ServerLink, open_side
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
-from plumbing.udp_batch import DatagramIO
+from plumbing.udp_batch import Channel, DatagramIO
 
 
 class ServerLinks:
@@ -31,13 +31,12 @@ class ServerLinks:
     def __init__(
         self,
         loop: Loop,
-        core: Core,
         event_log: EventLog,
         relay: Relay,
         listen: Address,
         io: DatagramIO,
     ) -> None:
-        self._loop, self._core, self._event_log, self._relay = loop, core, event_log, relay
+        self._loop, self._event_log, self._relay = loop, event_log, relay
         self._listen, self._io = listen, io
         self.by_name = relay.links
 
@@ -96,13 +95,15 @@ class ServerLinks:
             self._unreachable(link, error)
 
     def _open_side(self, link: ServerLink) -> None:
-        channel = link.open_side(self._listen, self._io)
-        self._loop.watch(channel.sock, partial(self._relay.receive, channel, link.server.name))
-        self._loop.post(partial(self._relay.take_landed, link))
+        sock, landed = open_side(self._listen, link.server.address)
+        link.channel = channel = Channel(sock, self._io)
+        self._loop.watch(sock, partial(self._relay.receive, channel, link.server.name))
+        self._loop.post(partial(self._relay.take_landed, landed))
 
     def _open_ping(self, link: ServerLink) -> None:
         former = link.ping
-        ping = link.open_ping(self._listen[0])
+        ping = PingSockets(link.server.address, secrets.token_hex(8), self._listen[0])
+        link.ping, link.rebind = ping, False
         if former:
             moved = former.host != ping.host
             self._drop_ping(former)
@@ -121,7 +122,7 @@ class ServerLinks:
         server, text = link.server, (error.strerror or str(error)).lower()
         if text != link.error:
             link.error = text
-            self._event_log.trouble(self._core, "open", f"a socket to {server.name}: {error}")
+            self._event_log.trouble("open", f"a socket to {server.name}: {error}")
         why = f"{format_address(server.address)} cannot be reached: {text}"
         self._relay.server_refused(server.name, why)
         # the signal sets `why` only when the state changes, and it may be another reason now

@@ -21,7 +21,6 @@ Traps
 from __future__ import annotations
 
 import errno
-import secrets
 import socket
 import sys
 import time
@@ -32,7 +31,7 @@ from failover.net.options_ping import PingSockets
 from failover.upstream.check_schedule import CheckSchedule
 from failover.upstream.server_table import Server
 from plumbing.address import Address, format_address
-from plumbing.udp_batch import Channel, Datagram, DatagramIO
+from plumbing.udp_batch import Channel, Datagram
 from plumbing.udp_socket import bind_udp, connect_udp, family_of
 
 SHARES_PORTS = sys.platform == "linux"
@@ -67,23 +66,10 @@ class ServerLink:
         self.ping: PingSockets | None = None
         self.channel: Channel | None = None
         self.handled = 0  # server.handled when it last sent something
-        self.landed: list[Datagram] = []  # from others, received before the side was connected
         self.error = ""  # the last one of opening or using the sockets; "" after an answered ping
         # A ping could not be sent, or the shared address has come or gone: the sockets may be bound
         # to an address that this computer no longer has.
         self.rebind = False
-
-    def open_side(self, listen: Address, io: DatagramIO) -> Channel:
-        """Raises OSError where the server's address cannot be reached."""
-        side, self.landed = open_side(listen, self.server.address)
-        self.channel = Channel(side, io)
-        return self.channel
-
-    def open_ping(self, listen_host: str) -> PingSockets:
-        """Raises OSError where the server's address cannot be reached."""
-        self.ping = PingSockets(self.server.address, secrets.token_hex(8), listen_host)
-        self.rebind = False
-        return self.ping
 
     def close(self) -> None:
         if self.channel:
@@ -139,7 +125,6 @@ def icmp_errors(sock: socket.socket) -> list[Datagram]:
 def open_side(listen: Address, server: Address) -> tuple[socket.socket, list[Datagram]]:
     """A socket connected to the server, and the datagrams from others that it received before it
     was connected. Raises OSError where the server's address cannot be reached."""
-    check_family(listen, server)
     if SHARES_PORTS:
         try:
             return _connected(bind_udp(listen, share=True), server)

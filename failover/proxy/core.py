@@ -266,7 +266,7 @@ class Core:
         first_received = datagram.received_at
         pending = PendingDatagram(server.name, *datagram[1:])
         if self.outage_queue.released:
-            first_received = min(first_received, self.outage_queue.first_received(key, now))
+            first_received = min(first_received, self.outage_queue.released.get(key, now))
             if request.method in HANG_UPS and key in self.outage_queue.released:
                 # it may be old already, and is owed as long as any other
                 pending = pending._replace(received_at=now)
@@ -291,7 +291,7 @@ class Core:
         it has a pause (outage_queue.py). An INVITE that a server had begun is not new: a phone may
         ring."""
         request, datagram, now, branch, key, _, _, _ = forwarding
-        begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL") or datagram.begun
+        begun = bool(request.to_tag) or request.method in ("ACK", "CANCEL") or datagram.rings
         if not begun and key not in self.outage_queue and not self.pending.is_moved(datagram.data):
             if self.grace and datagram.side == PHONES and self.grace.covers(now):
                 note = "no server is seen; another forwarder may have the address soon"
@@ -315,9 +315,9 @@ class Core:
         datagram = kept.datagram
         if datagram.replayed:
             self.failover.count_kept()
-        first_received = min(datagram.received_at, self.outage_queue.first_received(key, now))
+        first_received = min(datagram.received_at, self.outage_queue.released.get(key, now))
         kept = kept._replace(datagram=datagram._replace(received_at=first_received))
-        if not self.outage_queue.add(key, kept, proven, now):
+        if not self.outage_queue.add(key, kept, proven):
             return NOTHING
         status = message.status if isinstance(message, Response) else None
         method, call_id = message.cseq.method, message.call_id

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from failover.config.settings import PHONES
 from failover.proxy.events import Send
+from failover.proxy.pending_messages import RINGING_SECONDS
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
@@ -42,7 +43,6 @@ from sip.via import Via
 
 MAX_CALLS = 2_048  # ringing, and as many orphans
 MAX_OCTETS = 8 << 20  # of ringing calls
-RINGING_SECONDS = 300.0  # proxies give up after 3 minutes (RFC 3261 16.6 step 11)
 # The user in From. No full parse, because many calls may ring when a server dies.
 _CALLER = re.compile(rb"(?im)^(?:From|f)[ \t]*:[^\r\n]*?sips?:([^@;>\s]*)@")
 

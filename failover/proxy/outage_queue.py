@@ -8,8 +8,8 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
  1. Of each message the newest copy is kept, with the time at which the first one came.
  2. BYE and CANCEL are kept until a server is up, however long that takes: nobody waits for their
     answers any more, but they end a call and its bill. So is the refusal of an INVITE, whose caller
-    hears it ring until it comes (17.1.1.2). Everything else is kept for 64*T1, after which no
-    sender waits for it.
+    hears it ring until it comes (17.1.1.2). An INVITE that rings is kept for RINGING_SECONDS,
+    everything else for 64*T1, after which no sender waits for it.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
     copy of it still counts as having come when the first one did.
  4. A message may be what the servers go down of. One that failed at more servers than there are
@@ -26,14 +26,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from failover.proxy.pending_messages import OneWayKey, PendingDatagram, RequestKey
+from failover.proxy.pending_messages import (
+    RINGING_SECONDS,
+    OneWayKey,
+    PendingDatagram,
+    RequestKey,
+)
 from sip.timing import PATIENCE
 
 MAX_MESSAGES = 10_000
 MAX_OCTETS = 16 << 20
 KEPT_SECONDS = PATIENCE
 REMEMBERED_SECONDS = 40.0  # after the release; no sender repeats a message for longer
-EXPIRY_INTERVAL = 1.0  # seconds between two searches for messages that are too old
 HANG_UPS = ("BYE", "CANCEL")
 FIRST_PAUSE_SECONDS = 4.0
 MAX_DOUBLINGS = 7  # of the pause, which is at most eight and a half minutes
@@ -62,8 +66,7 @@ class OutageQueue:
         self._proven: dict[RequestKey | OneWayKey, KeptMessage] = {}
         self._unproven: dict[RequestKey | OneWayKey, KeptMessage] = {}
         self._octets = 0
-        self._expiry_due = 0.0
-        # messages that went on: when the first copy of each came
+        # messages that went on lately: when the first copy of each came
         self.released: dict[RequestKey | OneWayKey, float] = {}
         self._released_at = 0.0
         self.paused_until = 0.0  # later than that no message in here has a pause
@@ -74,12 +77,8 @@ class OutageQueue:
     def __contains__(self, key: RequestKey | OneWayKey) -> bool:
         return key in self._proven or key in self._unproven
 
-    def add(
-        self, key: RequestKey | OneWayKey, message: KeptMessage, proven: bool, now: float
-    ) -> bool:
+    def add(self, key: RequestKey | OneWayKey, message: KeptMessage, proven: bool) -> bool:
         """Keeps a message, or the newer copy of one. False for a copy."""
-        if now >= self._expiry_due:
-            self.expire(now)
         kept = self._proven if key in self._proven or proven else self._unproven
         datagram, earlier = message.datagram, self._unproven.pop(key, None) or kept.get(key)
         if earlier:
@@ -113,12 +112,6 @@ class OutageQueue:
             self._released_at = now
         return sorted(released.values(), key=lambda each: each.received_at)
 
-    def first_received(self, key: RequestKey | OneWayKey, now: float) -> float:
-        """When the first copy of a message came: `now`, if it was not released lately."""
-        if self.released and now - self._released_at > REMEMBERED_SECONDS:
-            self.released = {}
-        return self.released.get(key, now)
-
     def clear(self) -> None:
         self.released = {}
         self._proven.clear()
@@ -131,13 +124,16 @@ class OutageQueue:
         self._counters["kept.overflow"] += 1
 
     def expire(self, now: float) -> None:
-        """Removes what is too old."""
-        self._expiry_due = now + EXPIRY_INTERVAL
+        """Removes what is too old. Called several times a second."""
+        if now - self._released_at > REMEMBERED_SECONDS:
+            self.released = {}
         for kept in (self._proven, self._unproven):
             old = [
                 key
                 for key, (datagram, ends_call, _) in kept.items()
-                if not ends_call and now - datagram.received_at > KEPT_SECONDS
+                if not ends_call
+                and now - datagram.received_at
+                > (RINGING_SECONDS if datagram.rings else KEPT_SECONDS)
             ]
             for key in old:
                 self._octets -= len(kept.pop(key).datagram.data)

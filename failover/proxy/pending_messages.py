@@ -1,7 +1,8 @@
 """The messages that servers were sent and have not handled. When a server goes down, these are what
 its successor is sent at once.
 
- 1. A request is pending until it has its final answer, at most REQUEST_SECONDS.
+ 1. A request is pending until it has its final answer, at most REQUEST_SECONDS; an INVITE that a
+    server has begun rings, and its caller waits longer: RINGING_SECONDS.
  2. A response or an ACK is never answered (it is "one-way" here). It is pending until the server
     has passed it on, at most ONE_WAY_SECONDS.
  3. A one-way message that ends at the server is kept too: a response to a request that began
@@ -34,6 +35,7 @@ from sip.timing import PATIENCE
 MAX_DATAGRAMS = 10_000
 MAX_OCTETS = 32 << 20
 REQUEST_SECONDS = PATIENCE  # then no client waits for an answer any more (RFC 3261 17.1.1.2)
+RINGING_SECONDS = 300.0  # proxies give up after 3 minutes (RFC 3261 16.6 step 11)
 ONE_WAY_SECONDS = 1.0
 DEADLY_SECONDS = 1.0  # a server that goes down later does not do so because of the message
 MAX_REFUSALS = 4_096
@@ -49,9 +51,9 @@ K = TypeVar("K")
 class PendingDatagram(NamedTuple):
     """A datagram as it was received. `server`: the one it was passed on to, "" before that;
     `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
-    or did not handle it; `begun`: a server has passed this INVITE on, or answered it provisionally,
-    so a phone may ring; `failures`: how many servers in a row did not handle it, or went down
-    within DEADLY_SECONDS of its coming.
+    or did not handle it; `begun`: a server has passed this request on, or answered it
+    provisionally; `failures`: how many servers in a row did not handle it, or went down within
+    DEADLY_SECONDS of its coming.
     """
 
     server: str
@@ -62,6 +64,11 @@ class PendingDatagram(NamedTuple):
     replayed: bool = False
     begun: bool = False
     failures: int = 0
+
+    @property
+    def rings(self) -> bool:
+        """Is it an INVITE that a server has begun, so that a phone may ring?"""
+        return self.begun and self.data.lstrip(b"\r\n").startswith(b"INVITE ")
 
     def taken(self, now: float) -> PendingDatagram:
         """The datagram, to be sent to another server because its own went down."""
@@ -100,6 +107,8 @@ class PendingMessages:
         self._counters = counters
         # All are in the order of insertion, nearly that of age.
         self._requests: dict[RequestKey, PendingDatagram] = {}
+        # INVITEs that are older than REQUEST_SECONDS, and were begun
+        self._ringing: dict[RequestKey, PendingDatagram] = {}
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
@@ -108,19 +117,20 @@ class PendingMessages:
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
         self._octets = 0
-        self._expiry_due = 0.0  # before that nothing is too old
 
     def __len__(self) -> int:
         """How many datagrams servers owe somebody something for."""
-        return len(self._requests) + len(self.one_way)
+        return len(self._requests) + len(self._ringing) + len(self.one_way)
 
     @property
     def has_requests(self) -> bool:
         return bool(self._requests)
 
     def clear(self) -> None:
-        for each in (self._requests, self.one_way, self._ended, self._refusals, self._answered):
+        for each in (self._requests, self._ringing, self.one_way, self._ended):
             each.clear()
+        self._refusals.clear()
+        self._answered.clear()
         self.hedged.clear()
         self.moved.clear()
         self._octets = 0
@@ -131,6 +141,8 @@ class PendingMessages:
         """A request was sent to a server. A retransmission keeps the time of the first copy."""
         requests = self._requests
         earlier = requests.get(key)
+        if not earlier and self._ringing:
+            earlier = self._ringing.pop(key, None)
         if earlier:
             self._octets -= len(earlier.data)
             replayed = earlier.replayed or datagram.replayed
@@ -141,7 +153,7 @@ class PendingMessages:
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self.one_way) + len(self._ended)
-        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+        if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def add_one_way(self, key: OneWayKey, datagram: PendingDatagram, ends: bool) -> None:
@@ -153,17 +165,15 @@ class PendingMessages:
         datagrams[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(self._requests) + len(self.one_way) + len(self._ended)
-        if datagram.received_at > self._expiry_due or total > MAX_OCTETS or count > MAX_DATAGRAMS:
+        if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
     def _is_full(self) -> bool:
-        return self._octets > MAX_OCTETS or (
-            len(self._requests) + len(self.one_way) + len(self._ended) > MAX_DATAGRAMS
-        )
+        return self._octets > MAX_OCTETS or len(self) + len(self._ended) > MAX_DATAGRAMS
 
     def remove_request(self, key: RequestKey) -> PendingDatagram | None:
         """It has its final answer."""
-        datagram = self._requests.pop(key, None)
+        datagram = self._requests.pop(key, None) or self._ringing.pop(key, None)
         if datagram:
             self._octets -= len(datagram.data)
         return datagram
@@ -176,23 +186,23 @@ class PendingMessages:
             self._octets -= len(datagram.data)
         return datagram
 
-    def request(self, key: RequestKey) -> PendingDatagram | None:
-        return self._requests.get(key)
+    def _request(self, key: RequestKey) -> PendingDatagram | None:
+        return self._requests.get(key) or self._ringing.get(key)
 
-    def mark_begun(self, branch: bytes) -> None:
-        """A server has passed the INVITE with this branch of ours on, or answered it
-        provisionally."""
-        key = branch + b"INVITE"
+    def mark_begun(self, key: RequestKey) -> PendingDatagram | None:
+        """A server has passed a request on, or answered it provisionally. Returns the request, if
+        it is pending and this is the first time."""
         datagram = self._requests.get(key)
-        if datagram and not datagram.begun:
-            self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
+        if not datagram or datagram.begun:
+            return None
+        self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
+        return datagram
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
-        requests = self._requests
-        datagram = requests.get(key)
+        datagram = self._request(key)
         if not datagram and not key.endswith(b"INVITE"):
-            datagram = requests.get(branch + b"INVITE")
+            datagram = self._request(branch + b"INVITE")
         if datagram:
             return datagram.server
         refusal = self._refusals.get(branch) if self._refusals else None
@@ -227,38 +237,32 @@ class PendingMessages:
 
     # -- all of a server's -------------------------------------------------------------------------
 
-    def requests_since(self, server: str, since: float) -> set[RequestKey]:
-        """The server's requests that came at `since` or later."""
-        keys = set()
-        for key in reversed(self._requests):
-            datagram = self._requests[key]
-            if datagram.received_at < since:
-                break
-            if datagram.server == server:
-                keys.add(key)
-        return keys
+    def count_unhandled(self, server: str, since: float, until: float) -> int:
+        """How many requests and one-way messages that came in this time a server has not
+        handled."""
+        datagrams = (*self._requests.values(), *self.one_way.values())
+        return sum(
+            each.server == server and not each.begun and since <= each.received_at <= until
+            for each in datagrams
+        )
 
-    def take_requests(
-        self, keys: set[RequestKey], before: float, most: int
-    ) -> list[PendingDatagram]:
-        """Takes requests away from their server, to be sent to another one: the oldest of `keys`
-        that came at `before` or earlier. They are in `hedged` then, and in `keys` no more."""
-        pending = [(key, self._requests[key]) for key in keys if key in self._requests]
-        old = [(each.received_at, key) for key, each in pending if each.received_at <= before]
+    def take_requests(self, server: str, before: float, most: int) -> list[PendingDatagram]:
+        """Takes the oldest requests that a server has not handled away from it, to be sent to
+        another one: those that came at `before` or earlier. They are in `hedged` then."""
+        old = [
+            (each.received_at, key)
+            for key, each in self._requests.items()
+            if each.server == server and not each.begun and each.received_at <= before
+        ]
         taken = []
         for _, key in sorted(old)[:most]:
-            keys.discard(key)
-            datagram = self.remove_request(key)
-            assert datagram is not None
-            self.hedged[key] = datagram.server
+            datagram = self._requests.pop(key)
+            self._octets -= len(datagram.data)
+            self.hedged[key] = server
             taken.append(datagram._replace(replayed=True, failures=datagram.failures + 1))
         while len(self.hedged) > MAX_HEDGED:
             del self.hedged[next(iter(self.hedged))]
         return taken
-
-    def count_one_way(self, server: str) -> int:
-        """How many responses and ACKs a server has not passed on."""
-        return sum(datagram.server == server for datagram in self.one_way.values())
 
     def take_one_way(self, server: str) -> list[PendingDatagram]:
         """Takes the responses and ACKs that a server has not passed on away from it."""
@@ -275,7 +279,9 @@ class PendingMessages:
         INVITE whose 2xx came longer ago, because its phone repeats that.
         """
         self.expire(now)
+        ringing, self._ringing = _split(self._ringing, server)
         requests, self._requests = _split(self._requests, server)
+        requests.update(ringing)
         one_way, self.one_way = _split(self.one_way, server)
         ended, self._ended = _split(self._ended, server)
         settled = {branch + method for branch, method, status, _ in one_way if status[:1] == b"2"}
@@ -289,8 +295,8 @@ class PendingMessages:
     # -- moved, and not yet sent on ----------------------------------------------------------------
 
     def is_moved(self, data: bytes) -> bool:
-        """Is this very INVITE, which a server had begun, in `moved`?"""
-        return any(datagram.begun and datagram.data == data for datagram in self.moved)
+        """Is this very INVITE, which rings, in `moved`?"""
+        return any(datagram.rings and datagram.data == data for datagram in self.moved)
 
     def add_moved(self, datagrams: list[PendingDatagram]) -> None:
         """These were kept while no server was up, and are to be sent on now."""
@@ -305,28 +311,36 @@ class PendingMessages:
     # -- bounds ------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Removes what is too old, and the oldest of too much. To be called now and then, also
-        while nothing is added."""
-        self._expiry_due = now + ONE_WAY_SECONDS
+        """Removes what is too old, and the oldest of too much. Called several times a second."""
         for datagrams in (self.one_way, self._ended):
             while datagrams:
                 oldest = next(iter(datagrams))
-                received_at = datagrams[oldest].received_at
-                if now - received_at <= ONE_WAY_SECONDS:
-                    self._expiry_due = min(self._expiry_due, received_at + ONE_WAY_SECONDS)
+                if now - datagrams[oldest].received_at <= ONE_WAY_SECONDS:
                     break
                 self._octets -= len(datagrams.pop(oldest).data)
+        while self._ringing:
+            key, datagram = next(iter(self._ringing.items()))
+            if not self._remove_old(key, now - datagram.received_at > RINGING_SECONDS):
+                break
         while self._requests:
-            key = next(iter(self._requests))
-            old = now - self._requests[key].received_at > REQUEST_SECONDS
-            if not old and not self._is_full():
+            key, datagram = next(iter(self._requests.items()))
+            old = now - datagram.received_at > REQUEST_SECONDS
+            if old and datagram.rings:
+                self._ringing[key] = self._requests.pop(key)
+            elif not self._remove_old(key, old):
                 return
-            self._counters["inflight.expired" if old else "inflight.overflow"] += 1
-            self.remove_request(key)
         for datagrams in (self._ended, self.one_way):
             while datagrams and self._is_full():
                 self._counters["inflight.overflow"] += 1
                 self._octets -= len(datagrams.pop(next(iter(datagrams))).data)
+
+    def _remove_old(self, key: RequestKey, old: bool) -> bool:
+        """Removes the request if it is too old or there is too much. False if neither is so."""
+        if not old and not self._is_full():
+            return False
+        self._counters["inflight.expired" if old else "inflight.overflow"] += 1
+        self.remove_request(key)
+        return True
 
 
 def _split(

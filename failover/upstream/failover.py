@@ -190,8 +190,6 @@ class Failover:
         """A request, but no ACK, was passed on to a server."""
         server.requests += 1
         self.pending.add_request(key, datagram)
-        if server.unhandled is not None:
-            server.unhandled.add(key)
 
     def ack_sent(
         self, server: Server, branch: bytes, to_tag: bytes, datagram: PendingDatagram, ends: bool
@@ -399,14 +397,10 @@ class Failover:
 
     def _begun(self, server: Server, branch: bytes, method: bytes) -> None:
         """The server has passed a request on, or answered it provisionally."""
-        if method == b"INVITE":
-            self.pending.mark_begun(branch)
         key = branch + method
-        if server.unhandled and key in server.unhandled:
-            server.unhandled.discard(key)
-            request = self.pending.request(key)
-            if request:
-                _count_handled(server, request)
+        request = self.pending.mark_begun(key)
+        if request:
+            _count_handled(server, request)
         if self.pending.hedged:
             self._count_hedged(server, key)
 

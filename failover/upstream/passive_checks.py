@@ -19,9 +19,8 @@ Kamailio's ds_mark_dst watch the real requests for that; here nothing that was s
     that is to take no new calls is sent none.
  5. A server is never ejected where no other is usable, and is in use again when none is left.
 
-Cost: messages that a server has handled are counted (`Server.handled`). The keys of those that it
-was sent are noted only while there are few of them, or none is handled (`Server.unhandled`; None:
-not noted). Everything else is done here, every LOOK_INTERVAL.
+Cost: servers count the messages that they were sent and have handled. The pending messages are
+looked through only for a server that has handled nothing since the last look.
 
 Trap: while messages are hedged, their server counts as ejected, or their hints would lead back to
 it. So `ejected` is set and reset around that, and nothing else may run in between.
@@ -32,7 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from failover.proxy.events import NOTHING, Outcome, joined
-from failover.proxy.pending_messages import RequestKey
+from failover.proxy.pending_messages import PendingMessages
 from failover.upstream.server_table import AdminState, Server
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ MAX_HEDGED_AT_ONCE = 200  # requests; a hundredth of a second's work
 TRIAL_SECONDS = 0.5
 FIRST_TRIAL_DELAY, MAX_TRIAL_DELAY = 1.0, 64.0  # seconds
 EJECTION_MEMORY_SECONDS = 60.0  # in use, after which an ejection is forgotten
-MAX_NOTED = 50  # messages between two looks; of more the keys are not noted
 
 
 class Run:
@@ -53,46 +51,34 @@ class Run:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.handled = 0  # `server.handled` when the run began
-        self.total = 0  # messages sent to the server until the last look
-        self.base = 0  # of these, before the run began
-        self.rescued = 0  # requests of this server that others had handled when the run began
-        self.first_at: float | None = None  # when the run's first message was seen
-        self.last_at = 0.0
-        self.readmitted_at = float("-inf")
         self.trial_delay = FIRST_TRIAL_DELAY
         self.trial_due = 0.0
         self.trial_sent_at: float | None = None
+        self.readmitted_at = float("-inf")
+        self.begin(0, 0.0)
 
-    @property
-    def sent(self) -> int:
-        """Messages in the run."""
-        return self.total - self.base
+    def begin(self, rescued: int, now: float) -> None:
+        """Begins a run. `rescued`: requests of this server that others have handled by now."""
+        self.began_at, self.rescued = now, rescued
+        self.handled = self.server.handled
+        self.sent: int | None = None  # messages in the run; None: not counted yet
+        self.first_at = self.last_at = now  # when the first and the last of them were seen
+        self._counted = self.server.requests + self.server.relayed
 
-    @property
-    def recent(self) -> int:
-        """Messages since the last look."""
-        return self.server.requests + self.server.relayed - self.total
-
-    def begin(
-        self, rescued: int, now: float, keys: set[RequestKey] | None, one_way: int = 0
-    ) -> None:
-        """Begins a run with the unhandled requests of `keys` (None: they are not noted) and so many
-        responses and ACKs."""
-        server, pending = self.server, len(keys or ()) + one_way
-        self.total += self.recent
-        self.handled, self.base = server.handled, self.total - pending
-        self.first_at, self.last_at, self.rescued = now if pending else None, now, rescued
-        server.unhandled = keys
-
-    def note(self, now: float) -> None:
-        """Counts the messages of the last interval."""
-        if self.recent:
-            self.total, self.last_at = self.total + self.recent, now
-            self.first_at = now if self.first_at is None else self.first_at
+    def count(self, pending: PendingMessages, now: float) -> None:
+        """Counts the messages since the last look; at the run's first look also the pending ones
+        that came shortly before it began."""
+        if self.sent is None:
+            since = self.began_at - 2 * LOOK_INTERVAL
+            self.sent = pending.count_unhandled(self.server.name, since, self.began_at)
+        messages = self.server.requests + self.server.relayed
+        recent, self._counted = messages - self._counted, messages
+        if recent:
+            self.first_at = self.first_at if self.sent else now
+            self.sent, self.last_at = self.sent + recent, now
 
     def lasts(self, requests: int, seconds: float, now: float) -> bool:
-        if self.first_at is None or self.sent < requests or now - self.first_at < seconds:
+        if not self.sent or self.sent < requests or now - self.first_at < seconds:
             return False
         return self.last_at - self.first_at >= min(seconds, HEDGE_SECONDS)
 
@@ -105,7 +91,6 @@ class PassiveCheck:
         self.configure(20, 3.0)
         self._runs: dict[Server, Run] = {}
         self._looked_at = float("-inf")
-        self._hedging_until = float("-inf")
         self.trial: Server | None = None  # an ejected server that the next new request goes to
 
     def configure(self, requests: int, seconds: float) -> None:
@@ -131,9 +116,7 @@ class PassiveCheck:
     def start_trial(self, server: Server, now: float) -> None:
         """A new request goes to the server that is on trial."""
         self.trial = None
-        run = self._runs[server]
-        run.trial_sent_at = now
-        server.unhandled = set()
+        self._runs[server].trial_sent_at = now
 
     def readmit(self, server: Server, now: float, why: str) -> Outcome:
         """Puts an ejected server back into use."""
@@ -144,7 +127,7 @@ class PassiveCheck:
             self.trial = None
         run = self._runs.setdefault(server, Run(server))
         run.readmitted_at, run.trial_sent_at = now, None
-        run.begin(self._rescued(server), now, set())
+        run.begin(self._rescued(server), now)
         return self._failover.readmitted(server, now, why)
 
     # -- one server -------------------------------------------------------------------------------
@@ -159,13 +142,9 @@ class PassiveCheck:
             or not server.accepts_dialogs
             or not self._requests
         ):
-            few = run.recent < MAX_NOTED or now < self._hedging_until
-            self._begin(run, now, noted=few and server.accepts_dialogs and self._requests > 0)
+            run.begin(self._rescued(server), now)
             return NOTHING
-        if server.unhandled is None:
-            self._begin(run, now, noted=True)
-            return NOTHING
-        run.note(now)
+        run.count(self._failover.pending, now)
         if not self._has_substitute(server):
             return NOTHING
         if run.lasts(self._requests, self._seconds, now) and self._rescued(server) > run.rescued:
@@ -176,23 +155,19 @@ class PassiveCheck:
 
     def _hedge(self, server: Server, now: float) -> Outcome:
         """Sends what the server has not handled for a while to the next server too."""
-        unhandled, pending = server.unhandled or set(), self._failover.pending
-        rows = pending.take_requests(unhandled, now - HEDGE_SECONDS, MAX_HEDGED_AT_ONCE)
-        rows += pending.take_one_way(server.name)
-        if not rows:
+        pending = self._failover.pending
+        taken = pending.take_requests(server.name, now - HEDGE_SECONDS, MAX_HEDGED_AT_ONCE)
+        taken += pending.take_one_way(server.name)
+        if not taken:
             return NOTHING
-        self._hedging_until = now + 3 * LOOK_INTERVAL
-        for other in self._failover.table.servers:
-            if other.unhandled is None:
-                other.unhandled = set()
         server.ejected = "hedged"  # for as long as these are sent: no hint leads back to it
         try:
-            return self._failover.hedge(rows, now)
+            return self._failover.hedge(taken, now)
         finally:
             server.ejected = ""
 
     def _eject(self, run: Run, now: float) -> Outcome:
-        server, silence = run.server, now - (run.first_at or now)
+        server, silence = run.server, now - run.first_at
         why = f"answers heartbeats, but has handled none of {run.sent} messages in {silence:.1f} s"
         recently = now - run.readmitted_at < EJECTION_MEMORY_SECONDS
         run.trial_delay = (
@@ -200,7 +175,6 @@ class PassiveCheck:
         )
         run.trial_due, run.trial_sent_at = now + run.trial_delay, None
         run.handled = server.handled
-        server.unhandled = set()
         return self._failover.eject(server, now, why)
 
     def _look_at_ejected(self, run: Run, now: float) -> Outcome:
@@ -230,18 +204,6 @@ class PassiveCheck:
         return any(
             other.accepts_dialogs for other in self._failover.table.servers if other is not server
         )
-
-    def _begin(self, run: Run, now: float, noted: bool) -> None:
-        """Begins a run with what was sent since about the last look and is not handled. If requests
-        were not noted until now, some of them were handled; hedging those does no harm."""
-        server, pending = run.server, self._failover.pending
-        if not noted:
-            run.begin(self._rescued(server), now, None)
-            return
-        keys = pending.requests_since(server.name, now - 2 * LOOK_INTERVAL)
-        if server.unhandled is not None:
-            keys &= server.unhandled
-        run.begin(self._rescued(server), now, keys, pending.count_one_way(server.name))
 
     def _rescued(self, server: Server) -> int:
         """How many requests that were taken from a server other servers have handled."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -58,6 +58,7 @@ REFUSALS = {
     "malformed": 400,
     "foreign": 403,  # ip= is not the sender's own address
     "own": 403,  # it names the forwarder itself
+    "unreachable": None,  # it is of the other address family; it may have another address soon
     "replayed": 403,  # it was heard before, and others after it
     "full": 503,
     "unlisted": 200,  # it shuts down and was not in the table
@@ -120,7 +121,8 @@ class _Heartbeat(NamedTuple):
 
 
 class Registration:
-    """Owned by one thread. `is_own(address)`: would a datagram to it come back to the forwarder?"""
+    """Owned by one thread. `is_own(address)`: would a datagram to it come back to the forwarder?
+    `is_reachable(address)`: is it of the family (IPv4 or IPv6) that the forwarder listens on?"""
 
     def __init__(
         self,
@@ -130,9 +132,11 @@ class Registration:
         static: Iterable[ServerLine],
         counters: Counter[str],
         is_own: Callable[[Address], bool] = lambda address: False,
+        is_reachable: Callable[[Address], bool] = lambda address: True,
     ) -> None:
         self.refusals: OrderedDict[tuple[str, str], Refusal] = OrderedDict()  # the latest last
-        self._key, self._is_own, self._counters = key, is_own, counters
+        self._key, self._counters = key, counters
+        self._is_own, self._is_reachable = is_own, is_reachable
         self._allow, self._foreign = allow, foreign
         self._static = tuple(static)
         self._table: dict[Address, Registered] = {}  # in order of arrival
@@ -172,6 +176,9 @@ class Registration:
             raise _Refused("foreign", f"ip={host} is not its own address")
         if self._is_own(address):
             raise _Refused("own", f"{format_address(address)} is the forwarder's own address")
+        if not self._is_reachable(address):
+            text = f"{format_address(address)} is not of the family of forwarder.listen"
+            raise _Refused("unreachable", text)
         static = next((line for line in self._static if line.address == address), None)
         if static:
             return Result(STATIC, name=static.name)
@@ -288,20 +295,6 @@ class Registration:
 
     # -- the table ---------------------------------------------------------------------------------
 
-    def undo(self, name: str, source: Address, note: str, now: float) -> None:
-        """Takes a server out again that has arrived and whose sockets could not be opened."""
-        self.forget(name)
-        displaced = self._displaced.pop(name, None)
-        if displaced:
-            self._table[displaced.line.address] = displaced
-        self._counters["registration.unreachable"] += 1
-        self._refused("unreachable", note, source, now)
-
-    def forget(self, name: str) -> None:
-        self._table = {
-            address: each for address, each in self._table.items() if each.line.name != name
-        }
-
     def sweep(
         self, now: float, timeout: float, health: Mapping[str, Health]
     ) -> list[tuple[Registered, str]]:
@@ -332,28 +325,17 @@ class Registration:
         """In order of arrival."""
         return tuple(each.line for each in self._table.values())
 
-    def lines_beside(self, static: Iterable[ServerLine], allow: Networks) -> tuple[ServerLine, ...]:
-        """The registered servers that `reconfigure` with other servers of the file would leave."""
-        return tuple(each.line for each in self._table_beside(tuple(static), allow).values())
-
     def reconfigure(self, static: Iterable[ServerLine], allow: Networks, foreign: bool) -> None:
         """After a reload: a server that is in the file now, or may not register any more, is taken
         out; one whose name the file gives to another server gets a new name."""
         self._static, self._foreign, self._allow = tuple(static), foreign, allow
-        self._table = self._table_beside(self._static, allow)
-
-    def _table_beside(
-        self, static: tuple[ServerLine, ...], allow: Networks
-    ) -> dict[Address, Registered]:
-        named = {line.name for line in static}
-        addressed = {line.address for line in static}
-        table = {}
-        for address, each in self._table.items():
+        named = {line.name for line in self._static}
+        addressed = {line.address for line in self._static}
+        for address, each in list(self._table.items()):
             if address in addressed or address[0] not in allow:
-                continue
-            name = format_address(address) if each.line.name in named else each.line.name
-            table[address] = replace(each, line=ServerLine(name, address))
-        return table
+                del self._table[address]
+            elif each.line.name in named:
+                each.line = ServerLine(format_address(address), address)
 
 
 # -- one heartbeat, read ---------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from failover.config.settings import CALL_ID, ServerLine
-from failover.proxy.pending_messages import RequestKey
 from failover.upstream.affinity_key import affinity_key
 from failover.upstream.health import Health
 from plumbing.address import Address
@@ -87,9 +86,6 @@ class Server:
         self.last_heard_at: float | None = None  # heartbeats count too
         self.handled = 0  # datagrams sent to it that it has answered or passed on
         self.handled_for_others = 0  # of these, the ones that another server had before
-        # Keys of the requests that it was sent and has not handled; None while passive_checks.py
-        # does not want to know.
-        self.unhandled: set[RequestKey] | None = None
         self.ejections = 0
         self.check_duration: float | None = None  # seconds its last answered heartbeat took
         self.missed_checks = 0

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from plumbing.http_server import Handler, HttpRequest, HttpResponse
+from plumbing.http_request_parser import HttpRequest
+from plumbing.http_server import Handler, HttpResponse
 from slee_mock.management import csv_export
 from slee_mock.management.metrics import metrics
 from slee_mock.management.queries import Queries

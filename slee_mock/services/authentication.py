@@ -81,7 +81,7 @@ class DigestAuthentication:
         assert isinstance(event, RequestEvent)
         request = event.request
         # it was let in, and its nonce may have grown old in the meantime
-        if is_again(entity.transaction, request):
+        if is_again(entity.transaction, request, event.time):
             return NOTHING
         credentials = self._credentials(request)
         if credentials is None:

@@ -24,7 +24,7 @@ from slee_mock.services.bill_record import (
     never_acknowledged,
     with_event,
 )
-from slee_mock.services.call_record import Call
+from slee_mock.services.call_record import Call, key_of
 from slee_mock.store.interface import Transaction
 from slee_mock.store.purge import DAY_SECONDS, RetentionRule
 from slee_mock.store.records import Member, replace
@@ -57,15 +57,19 @@ class Billing:
         known = entity.get(Bill)
         if isinstance(event, TimerEvent):
             return _unacknowledged(known, event.time)
+        earlier: tuple[Bill, ...] = ()
         if isinstance(event, CallOffered):
-            bill = self._opened(event) if known is None or known.answered is None else known
+            bill = self._opened(event)
+            if known is not None and known.answered is not None:
+                # another call with the Call-ID of one that is over (Call.is_forgotten)
+                earlier = (replace(known, call_id=key_of(known.call_id, f"{known.offered:.3f}")),)
         elif known is not None and isinstance(event, CallEvent):
             bill = with_event(known, event)
             if event.by_message and (known.ended is None or bill.ended is None):
                 bill = self._carried(bill, event.time, entity.transaction)
         else:
             return NOTHING
-        return NOTHING if bill == known else Outcome(writes=(bill,))
+        return NOTHING if bill == known else Outcome(writes=(*earlier, bill))
 
     def _opened(self, event: CallOffered) -> Bill:
         return Bill(

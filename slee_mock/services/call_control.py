@@ -18,7 +18,9 @@ Theory of operation
 
 Traps
 - A spiral (a phone sends the INVITE on to another user of ours) is a further leg of the same call;
-  a B2BUA that keeps the Call-ID has a call of its own, under Call-ID and tag.
+  a B2BUA that keeps the Call-ID has a call of its own, under Call-ID and tag. So has another phone
+  that makes the same Call-ID; one that makes Call-ID and tag anew once the call is over replaces
+  its record (Call.is_forgotten).
 - Messages are shared between SBBs: copy before editing.
 """
 
@@ -197,11 +199,15 @@ class CallControl:
     def _invite(self, event: RequestEvent, known: Call | None, transaction: Transaction) -> Outcome:
         request = event.request
         identity = (request.from_.tag, request.cseq.number)
+        key = known.call_id if known else request.call_id
+        if known and known.caller_tag != identity[0]:
+            # a B2BUA that kept the Call-ID, or a phone that made it a second time
+            if self._is_to_another(request, known) or not may_try_again(known, identity):
+                key, known = key_of(request.call_id, identity[0]), None
+        elif known and known.is_forgotten(event.time):
+            known = None
         if known and known.began_with(*identity):
             return self._invite_again(event, known, transaction)
-        key = request.call_id
-        if known and known.caller_tag != identity[0] and self._is_to_another(request, known):
-            key, known = key_of(key, identity[0]), None  # a B2BUA that kept the Call-ID
         if known and not may_try_again(known, identity):
             return self._answers.refuse(event, 482)
         bindings = self._bindings(event, transaction)
@@ -447,13 +453,15 @@ def _callee_name(request: Request, transaction: Transaction, aor: str) -> str:
 
 def _strip_credentials(request: Request, realm: str) -> None:
     """Removes the credentials that were meant for this server (RFC 3261 22.3)."""
-    kept = []
-    for field in request.fields:
-        if field.name == "Proxy-Authorization":
-            try:
-                if Credentials.parse(field.value).realm == realm:
-                    continue
-            except RemoteProtocolError:
-                pass
-        kept.append(field)
-    request.fields = kept
+    values = request.all("Proxy-Authorization")
+    request.remove("Proxy-Authorization")
+    for value in values:
+        if not _are_for(realm, value):
+            request.add("Proxy-Authorization", value)
+
+
+def _are_for(realm: str, credentials: str) -> bool:
+    try:
+        return Credentials.parse(credentials).realm == realm
+    except RemoteProtocolError:
+        return False

@@ -8,11 +8,15 @@ from typing import ClassVar
 
 from sip.errors import RemoteProtocolError
 from sip.message import Message, Request
+from sip.timing import PATIENCE
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Record
 
 # RFC 3261 16.6: Timer C, more than 180 s. After it nobody will answer an INVITE any more.
 TIMER_C_SECONDS = 200.0
+# After its first copy no other one comes: a phone repeats an INVITE for 32 s, and so does the
+# network; a frozen server drops those in its socket (receive_queue.py).
+COPIES_SECONDS = 2 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Call(Record):
         """Is it the INVITE with this CSeq number that began the call?"""
         return (from_tag, number) == (self.caller_tag, self.cseq)
 
+    def is_forgotten(self, now: float) -> bool:
+        """Is it over for so long that an INVITE with its identity begins another call? Simple
+        phones make the same Call-IDs and tags in the same order after each start."""
+        return self.over and now - self.offered > COPIES_SECONDS
+
     def leg(self, way: str) -> Leg:
         """The leg with this way, or else the caller's own."""
         return next((leg for leg in self.legs if leg.way == way), self.legs[0])
@@ -110,9 +119,9 @@ class Search(Record):
 
 
 def find_call(transaction: Transaction, message: Message) -> Call | None:
-    """Finds the call that a message belongs to, or else the one that has its Call-ID. A B2BUA may
-    keep the Call-ID where it calls another user, with a tag of its own: that call has another
-    key."""
+    """Finds the call that a message belongs to, or else the one that has its Call-ID. A call
+    whose Call-ID another caller had before has another key: a B2BUA may keep the Call-ID where it
+    calls another user, and two phones may make the same one."""
     first = transaction.read(Call, message.call_id)
     if first is None or first.caller_tag == message.from_tag:
         return first
@@ -125,10 +134,12 @@ def find_call(transaction: Transaction, message: Message) -> Call | None:
     return next((call for call in others if call), first)
 
 
-def is_again(transaction: Transaction, request: Request) -> bool:
+def is_again(transaction: Transaction, request: Request, now: float) -> bool:
     """Is it an INVITE that has begun a call already, said again, or sent on in a spiral?"""
     call = find_call(transaction, request) if request.method == "INVITE" else None
-    return call is not None and call.began_with(request.from_.tag, request.cseq.number)
+    if call is None or call.is_forgotten(now):
+        return False
+    return call.began_with(request.from_.tag, request.cseq.number)
 
 
 def key_of(call_id: str, tag: str) -> str:

@@ -38,8 +38,6 @@ from pathlib import Path
 from typing import Any
 
 from slee_mock.store.interface import (
-    BadName,
-    BadRecord,
     ConditionalWrite,
     Conflict,
     Marked,
@@ -53,8 +51,6 @@ LOCKED_SECONDS = 0.001  # the same while a program is known to hold the lock
 OPEN_SECONDS = 5.0  # in which servers that start together must have taken their turns
 READER_OPEN_SECONDS = 1.0  # the same for a reader, which waits only for a store being made
 FILES_AFTER_SAVE = 2  # files checked after each save: the database and its -wal
-# SQLite's and Python's errors for a value that no row can hold.
-BAD_VALUES = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
 _TABLE = """CREATE TABLE IF NOT EXISTS record (
@@ -303,8 +299,7 @@ def _text(text: bytes) -> str:
 
 
 class _Sentences:
-    """A context in which SQLite's errors become StoreDown, with a sentence for the operator, or
-    BadRecord."""
+    """A context in which SQLite's errors become StoreDown, with a sentence for the operator."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -313,10 +308,6 @@ class _Sentences:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise BadName(f"the store {self._path} keeps text alone: {error}") from error
-        if isinstance(error, BAD_VALUES):
-            raise BadRecord(f"the store {self._path} cannot keep this: {error}") from error
         if isinstance(error, sqlite3.Error):
             raise StoreDown(_sentence(self._path, error)) from error
 

@@ -53,8 +53,7 @@ class _Device(QObject):
         self.ring: deque[array[int]] = deque(maxlen=RING)
         self._make, self._name, self._say = make, name, say
         self._asked = False  # set by the media thread, cleared by ours when the device is off
-        self._used = 0
-        self._used_before = -1
+        self._used = False  # since the last look
         self._audio: Any = None
         self._io: Any = None
         self._form = PcmFormat(RATE, 1)
@@ -65,7 +64,7 @@ class _Device(QObject):
 
     def use(self) -> None:
         """Any thread: the device is needed now."""
-        self._used += 1
+        self._used = True
         if not self._asked:
             self._asked = True
             self._wanted.emit()
@@ -83,16 +82,14 @@ class _Device(QObject):
                 self._say(texts.DEVICE_UNUSABLE.format(device=self._name))
             else:
                 self._say("")
-                changed = getattr(self._audio, "stateChanged", None)
-                if changed is not None:
-                    changed.connect(self._on_state)
+                self._audio.stateChanged.connect(self._on_state)
                 self._ready()
         self._idle.start()
 
     @Slot(object)
-    def _on_state(self, state: object) -> None:
+    def _on_state(self, state: Any) -> None:
         """Qt stops a device by itself only when it has failed or was unplugged."""
-        if self._audio is not None and getattr(state, "name", "") == "StoppedState":
+        if self._audio is not None and state.name == "StoppedState":
             self._say(texts.DEVICE_LOST.format(device=self._name))
             self._audio = self._io = None
             self._off()
@@ -106,10 +103,9 @@ class _Device(QObject):
 
     @Slot()
     def _check(self) -> None:
-        if self._used != self._used_before:
-            self._used_before = self._used
-        else:
+        if not self._used:
             self.close()
+        self._used = False
 
     @Slot()
     def close(self) -> None:
@@ -218,7 +214,6 @@ class AudioDevices(QObject):
     def __init__(self, choice: DeviceChoice | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.choice = choice or DeviceChoice()
-        self._devices: list[_Device] = []
         self._workers: list[QObject] = []
         self._sentences: dict[str, str] = {}
         self._told.connect(self._tell)
@@ -258,14 +253,12 @@ class AudioDevices(QObject):
 
     def microphone(self) -> Microphone:
         microphone = Microphone(lambda: self._open("microphone"), self._sayer("microphone"))
-        self._devices.append(microphone)
         self.adopt(microphone)
         return microphone
 
     def loudspeaker(self, kind: str = "loudspeaker") -> Loudspeaker:
         """One more player; several may play at once. `kind` may be ringer."""
         loudspeaker = Loudspeaker(lambda: self._open(kind), self._sayer(kind), kind)
-        self._devices.append(loudspeaker)
         self.adopt(loudspeaker)
         return loudspeaker
 
@@ -307,8 +300,9 @@ class AudioDevices(QObject):
         self.plugged.emit()
 
     def _restart(self) -> None:
-        for device in self._devices:
-            QMetaObject.invokeMethod(device, "restart", Qt.ConnectionType.QueuedConnection)
+        for worker in self._workers:
+            if isinstance(worker, _Device):
+                QMetaObject.invokeMethod(worker, "restart", Qt.ConnectionType.QueuedConnection)
 
     def _listed(self, kind: str) -> list[Any]:
         if self._multimedia is None:

@@ -8,6 +8,7 @@ this level.
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from sip import sdp
 from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
@@ -17,28 +18,56 @@ from sip.message import Request, Response, reply
 from sip.timing import PATIENCE, T1, T2
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Address
-from softphone.ua.call_view import ENDED, ENDING, GONE, LEAVE, TALKING, ShownCall
+from softphone.ua.call_states import (
+    ACCEPT,
+    CALL_TRANSITIONS,
+    ENDED,
+    ENDING,
+    GONE,
+    LEAVE,
+    TALKING,
+    CallInput,
+)
 from softphone.ua.client_request import ClientRequest
-from softphone.ua.events import CallState, Direction, ProbeAnswered
+from softphone.ua.events import CallChanged, CallState, CallView, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
-from softphone.ua.offer_answer import CONTENT_TYPE, offers
+from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
 from softphone.ua.optional_fields import retry_after
 from softphone.ua.reliable_provisional import RELIABLE
 from softphone.ua.session_timer import RETRY, SUPPORTED, SessionTimer
-from softphone.ua.timers import Action
+from softphone.ua.timers import Action, NamedTimers
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
+from softphone.ua.user_messages import begin, legible
 
 REMEMBERED_ACKS = 8  # a call that is refreshed by re-INVITE may go on for days
 BYE_AGAIN = 2.0  # seconds after a BYE that a server could not handle, if it does not say how many
 
 
-class Call(ShownCall):
+class Call:
     """The common part of outgoing and incoming calls."""
+
+    direction = Direction.OUTGOING
+    _reason_to_leave = user_messages.HUNG_UP_HERE
 
     def __init__(
         self, layer: TransactionLayer, state: CallState, call_id: str, peer: NameAddr, now: float
     ) -> None:
-        super().__init__(layer, state, call_id, peer, now)
+        self.layer = layer
+        self.reached_at = layer.local  # where the peer was reached, for a Contact that is a name
+        self.seen_at: tuple[str, ...] = ()  # hosts where a proxy saw the peer
+        self.state = state
+        self.call_id = call_id
+        self.name = legible(peer.display or unquote(peer.uri.user).lstrip("/") or peer.uri.host)
+        self.peer_uri = legible(str(peer.uri))
+        self.sentence = ""
+        self.since = now
+        self.answered_at: float | None = None
+        self.ended_at: float | None = None
+        self.status: int | None = None
+        self.silent_for = 0  # seconds without any sound from there, as the shell has told
+        self.timers = NamedTimers()
+        self.dialog: Dialog | None = None
+        self.negotiation: OfferAnswer | None = None
         self.timer = SessionTimer(
             layer.session_expires, self.timers, self.refresh, self._on_silence
         )
@@ -49,8 +78,83 @@ class Call(ShownCall):
         self._bye_waits = False
         self.digits = InfoDigits(self)
 
-    def stop_timers(self) -> None:
-        self.timer.stop()
+    # -- the person's view -------------------------------------------------------------------------
+
+    @property
+    def view(self) -> CallView:
+        talk = self.negotiation
+        media = talk.plan if talk and self.state is not CallState.INCOMING else None
+        return CallView(
+            self.call_id,
+            self.direction,
+            self.name,
+            self.peer_uri,
+            self.state,
+            self.sentence,
+            self.since,
+            self.answered_at,
+            self.ended_at,
+            talk is not None and talk.held_here,
+            talk is not None and talk.held_there,
+            self.status,
+            media,
+        )
+
+    def change(
+        self, event: CallInput, now: float, sentence: str, status: int | None = None
+    ) -> None:
+        """Walk the table and tell. What is over stays as it ended."""
+        if self.state is ENDED:
+            return
+        state = CALL_TRANSITIONS[self.state][event]
+        if state is not self.state:
+            self.state, self.since = state, now
+            if state is TALKING:
+                self.answered_at = now
+            elif state in (ENDING, ENDED) and self.ended_at is None:
+                self.ended_at = now
+                self.timer.stop()
+        self.status = status or self.status
+        if state is ENDED:
+            self.timers.cancel("glare", "ring", "no answer", "cancel")
+        self.tell(sentence, now)
+
+    def tell(self, sentence: str, now: float) -> None:
+        """Another sentence for the state that the call is in."""
+        self.sentence = begin(sentence)
+        self.emit_changed(now)
+
+    def emit_changed(self, now: float) -> None:
+        self.layer.emit(CallChanged(now, self.view))
+
+    def emit_talking(self, now: float, remark: str = "") -> None:
+        """The sentence of a call in progress."""
+        view = self.view
+        if view.held_here:
+            text = user_messages.IS_ON_HOLD
+        elif view.held_there:
+            text = user_messages.HAS_PUT_ON_HOLD
+        else:
+            text = user_messages.TALKING_WITH
+            if self.silent_for and not remark:
+                remark = user_messages.NOTHING_HEARD.format(seconds=self.silent_for)
+        text = text.format(name=self.name)
+        self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
+
+    def nothing_heard(self, seconds: int, now: float) -> None:
+        """No sound has come for so long, 0: it comes."""
+        if self.state is TALKING and seconds != self.silent_for:
+            self.silent_for = seconds
+            self.emit_talking(now)
+
+    def negotiate(self) -> OfferAnswer:
+        """Offer and answer of this call, begun with the first one. OSError if there is no port for
+        our media."""
+        if self.negotiation is None:
+            port = self.layer.open_media(self.call_id)
+            host, number = self.layer.local[0], self.layer.random.getrandbits(31)
+            self.negotiation = OfferAnswer(host, port, number, (self.reached_at[0], *self.seen_at))
+        return self.negotiation
 
     # -- commands of the person --------------------------------------------------------------------
 
@@ -65,46 +169,37 @@ class Call(ShownCall):
         self.hang_up(now)
 
     def move(self, host: str, now: float) -> None:
-        """Our media is wanted at this host: a call that is up says so once with a re-INVITE."""
-        if self.negotiation is not None:
-            self.negotiation.move(host)
-            self._say_where(now)
-
-    def _say_where(self, now: float) -> None:
-        """An offer that waits for its turn will say it; after one under way it is known whether
-        that has put the call on hold."""
+        """Our media is wanted at this host: a call that is up says so once with a re-INVITE, if
+        there is no offer that waits for its turn and will say it."""
         talk = self.negotiation
-        if self.state is not TALKING or talk is None or not talk.has_moved:
-            return
-        if self.timers.due("glare") is not None:
-            return
-        if self._modification or self._awaits_late_answer:
-            self.timers.set("glare", now + T1, self._say_where)
-        else:
-            self.hold(talk.held_here, now, anew=True)
+        if talk is not None:
+            talk.move(host)
+            if talk.has_moved and self.timers.due("glare") is None:
+                self.hold(None, now)
 
-    def hold(self, on: bool, now: float, anew: bool = False) -> None:
+    def hold(self, on: bool | None, now: float) -> None:
         """Put the other side on hold, or take it back; after the request of that kind which is
-        under way. `anew`: make the offer even if that is so already, as it is if we have moved."""
+        under way. None: offer anew what stands by then, for we have moved."""
         talk = self.negotiation
         if self.state is not TALKING or talk is None:
             return
-        if talk.held_here is on and not anew and not talk.has_moved:
+        if talk.held_here is on and not talk.has_moved:
             return
         self.timers.cancel("glare")
+        hold = talk.held_here if on is None else on
 
         def again(later: float) -> None:
-            self.hold(on, later, anew)
+            self.hold(on, later)
 
         def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
             if self._modified(exchange, response, later, again, "glare"):
-                refused = user_messages.NO_HOLD if on else user_messages.NO_RESUME
+                refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
                 self.emit_talking(later, refused.format(name=self.name))
 
         if self._modification or self._awaits_late_answer:
             self.timers.set("glare", now + T1, again)
             return
-        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(on)
+        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(hold)
         self._modification = self.ask("INVITE", answered, now, fields, body)
 
     def probe(self, now: float) -> None:

@@ -40,7 +40,7 @@ class ClientRequest:
     handler: Callable[[ClientRequest, Response | None, float], None]
     next_seq: Callable[[], int]
     on_repeat: Callable[[ClientRequest, float], None] | None = None
-    transaction: ClientTransaction | None = None
+    transaction: ClientTransaction = field(init=False)  # of `request`, from when it is sent
     proofs: Proofs = field(default_factory=Proofs)
     given_up: bool = False
     closed: bool = False
@@ -49,4 +49,4 @@ class ClientRequest:
     @property
     def unanswered(self) -> int:
         """How often the request went out again without any answer."""
-        return self.transaction.retransmissions if self.transaction else 0
+        return self.transaction.retransmissions

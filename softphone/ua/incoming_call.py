@@ -9,12 +9,11 @@ from sip.message import Request, reply
 from sip.via import Via
 from softphone.ua import user_messages
 from softphone.ua.call import Call
-from softphone.ua.call_view import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
+from softphone.ua.call_states import ACCEPT, GONE, INCOMING, LEAVE, REFUSE, CallInput
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, check_offer, offers
 from softphone.ua.reliable_provisional import ReliableProvisionals, requires
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
-from softphone.ua.user_messages import begin
 
 LONGEST_RINGING = 180.0  # seconds
 # RFC 3261 13.3.1.1: a provisional response every minute keeps proxies from giving up
@@ -41,8 +40,7 @@ class IncomingCall(Call):
         self._picked_up = False  # and the answer waits for a PRACK
 
     def ring(self, now: float) -> None:
-        self.sentence = begin(user_messages.IS_CALLING.format(name=self.name))
-        self.emit_changed(now)
+        self.tell(user_messages.IS_CALLING.format(name=self.name), now)
         if self._reliable and not offers(self.invite.request):
             # Our 180 is the first reliable response, which makes the offer (RFC 3261 13.2.1).
             try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sip.message import Response
 from softphone.ua import user_messages
-from softphone.ua.call_view import TALKING
+from softphone.ua.call_states import TALKING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import DigitPassed, DigitRefused
 

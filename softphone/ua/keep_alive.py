@@ -81,7 +81,7 @@ class KeepAlive:
             self._on_answer(exchange, None, now)
 
     def _on_answer(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if exchange is not self._pending or (response is not None and response.status < 200):
+        if response is not None and response.status < 200:
             return
         self._pending = None
         if response is not None and response.status not in (408, 503):

@@ -14,7 +14,7 @@ from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW
 from softphone.ua.call import Call, pause_before_again
-from softphone.ua.call_view import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
+from softphone.ua.call_states import CALLING, ENDED, ENDING, GONE, LEAVE, REFUSE, RING, RINGING
 from softphone.ua.client_request import ClientRequest
 from softphone.ua.events import Direction
 from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
@@ -51,8 +51,7 @@ class OutgoingCall(Call):
 
     def place(self, now: float) -> None:
         """Send the INVITE."""
-        self.sentence = user_messages.CALLING.format(name=self.name)
-        self.emit_changed(now)
+        self.tell(user_messages.CALLING.format(name=self.name), now)
         if not self._finds(self._target):
             self.change(GONE, now, user_messages.NOT_FOUND.format(host=self._target.host))
             return
@@ -114,12 +113,7 @@ class OutgoingCall(Call):
     def _cancel(self, now: float) -> None:
         """RFC 3261 9.1: not before a provisional response came; until then the wish waits."""
         exchange = self._pending
-        if (
-            exchange
-            and exchange.transaction
-            and exchange.transaction.may_cancel
-            and not self._cancelled
-        ):
+        if exchange and exchange.transaction.may_cancel and not self._cancelled:
             self._cancelled = True
             self.layer.cancel(exchange, self._on_cancel_answered, now)
             if self.timers.due("no answer") is None:
@@ -152,8 +146,7 @@ class OutgoingCall(Call):
 
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
-            self.sentence = user_messages.NO_ANSWER_YET.format(name=self.name)
-            self.emit_changed(now)
+            self.tell(user_messages.NO_ANSWER_YET.format(name=self.name), now)
 
     def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         if response is None:
@@ -195,8 +188,7 @@ class OutgoingCall(Call):
         self._target, self._early, self.negotiation = target, {}, self._offer
         self.peer_uri, before = str(target), self.name
         self.name = NameAddr(target).uri.username or target.host
-        self.sentence = user_messages.SENT_ON.format(name=before, new_name=self.name)
-        self.emit_changed(now)
+        self.tell(user_messages.SENT_ON.format(name=before, new_name=self.name), now)
         if self._offer is not None:
             self._offer.peers = (self.reached_at[0],)
         self._invite(exchange.request.body, now)

@@ -142,20 +142,16 @@ class Registration:
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         """The request keeps going out as timer E has it; from the second repeat on the person knows
         why it is quiet."""
-        transaction = exchange.transaction
-        if exchange is self._pending and transaction and transaction.retransmissions >= TELL_AFTER:
-            due = transaction.deadline or now
-            if self.state is not RegistrationState.UNREGISTERED:
-                self._become(
-                    RegistrationState.UNREACHABLE,
-                    trying_again(due - now, exchange.destination),
-                    now,
-                )
+        if exchange.unanswered < TELL_AFTER or self.state is RegistrationState.UNREGISTERED:
+            return
+        pause = (exchange.transaction.deadline or now) - now
+        sentence = trying_again(pause, exchange.destination)
+        self._become(RegistrationState.UNREACHABLE, sentence, now)
 
     # -- answers -----------------------------------------------------------------------------------
 
     def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if exchange is not self._pending or (response is not None and response.status < 200):
+        if response is not None and response.status < 200:
             return
         self._pending = None
         if exchange.request.get("Expires") == "0":  # the binding is taken back
@@ -174,12 +170,8 @@ class Registration:
         elif status in TRANSIENT:
             self._try_again(exchange, response, now)
         else:
-            self._refused(
-                why_not_registered(
-                    status, self._account.username, response.reason if response else ""
-                ),
-                now,
-            )
+            reason = response.reason if response else ""
+            self._refused(why_not_registered(status, self._account.username, reason), now)
             self.timers.set("refresh", now + self._refused_pause, self._refresh)
             self._refused_pause = min(2 * self._refused_pause, LONGEST_REFUSED_PAUSE)
 
@@ -247,11 +239,8 @@ class Registration:
     def _try_again(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
         pause = retry_after(response) or self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._become(
-            RegistrationState.UNREACHABLE,
-            trying_again(pause, None if response else exchange.destination),
-            now,
-        )
+        sentence = trying_again(pause, None if response else exchange.destination)
+        self._become(RegistrationState.UNREACHABLE, sentence, now)
         self.timers.set("refresh", now + pause, self._refresh)
 
     def _refresh(self, now: float) -> None:

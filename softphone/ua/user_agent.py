@@ -24,11 +24,11 @@ from sip.uri import Uri
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, METHODS, Account, Address, Randomness
 from softphone.ua.call import Call
-from softphone.ua.call_view import GONE, INCOMING, turned_away
+from softphone.ua.call_states import ENDED, GONE, INCOMING
 from softphone.ua.client_request import Actions
 from softphone.ua.dial_target import CannotBeCalled, target_of_text
 from softphone.ua.digest_auth import DigestCredentials
-from softphone.ua.events import CallState, CallTurnedAway, CallView, RegistrationChanged
+from softphone.ua.events import CallState, CallTurnedAway, CallView, Direction, RegistrationChanged
 from softphone.ua.incoming_call import IncomingCall
 from softphone.ua.keep_alive import KeepAlive
 from softphone.ua.outgoing_call import OutgoingCall
@@ -37,6 +37,7 @@ from softphone.ua.reliable_provisional import OPTION, RELIABLE
 from softphone.ua.session_timer import DEFAULT_INTERVAL, SHORTEST, SUPPORTED, too_brief
 from softphone.ua.timers import NamedTimers
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
+from softphone.ua.user_messages import begin
 
 REMEMBERED_CALLS = 20
 UNDERSTOOD = ("timer", OPTION)  # what a request may require of us
@@ -304,7 +305,7 @@ class UserAgent:
         elif self._active() is not None:
             incoming.answer(486, now)  # OPTIONS too: RFC 3261 11.2
             if request.method == "INVITE":
-                self._layer.emit(CallTurnedAway(now, turned_away(self._layer, request, now)))
+                self._tell_turned_away(request, now)
         elif request.method == "OPTIONS":
             fields = (
                 ALLOW,
@@ -318,6 +319,12 @@ class UserAgent:
             call = IncomingCall(self._layer, incoming, now)
             self._remember(call)
             call.ring(now)
+
+    def _tell_turned_away(self, request: Request, now: float) -> None:
+        call = Call(self._layer, ENDED, request.call_id, request.from_, now)
+        call.direction, call.ended_at, call.status = Direction.INCOMING, now, 486
+        call.sentence = begin(user_messages.CALLED_WHILE_BUSY.format(name=call.name))
+        self._layer.emit(CallTurnedAway(now, call.view))
 
     def _on_cancel(self, incoming: ServerRequest, now: float) -> None:
         """RFC 3261 9.2: a CANCEL is answered for itself; it ends an INVITE only if that is still

@@ -12,6 +12,7 @@ over the servers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -75,7 +76,7 @@ class Geometry:
             y = self.boxes["store"].center().y() - 1.5 * GRID
             self.boxes[name] = around(QPointF(edge.center().x() + inwards, y), GUEST)
 
-    def route(self, names: tuple[str, ...]) -> QPainterPath:
+    def route(self, names: Sequence[str]) -> QPainterPath:
         """One path along the arrows between `names`, straight through the boxes between."""
         path = QPainterPath()
         for index, (start, end) in enumerate(pairwise(names)):

@@ -1,6 +1,6 @@
 """The messages that crossed the forwarder, from top to bottom, as call-flow tools draw them.
 
-`LadderModel` holds the rows, a proxy filters them, a delegate draws one. Columns are the phones,
+A model holds the rows, a proxy filters them, a delegate draws one. Columns are the phones,
 the forwarders and the servers. A line from a server to Bob turns at the forwarder, as the message
 did.
 A selected row opens the whole message beside the ladder.
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
-    QAbstractTableModel,
     QItemSelectionModel,
     QModelIndex,
     QPersistentModelIndex,
@@ -36,6 +35,7 @@ from PySide6.QtGui import (
     QPaintEvent,
     QPen,
     QShortcut,
+    QStandardItemModel,
 )
 from PySide6.QtWidgets import (
     QComboBox,
@@ -57,14 +57,14 @@ from PySide6.QtWidgets import (
 
 from plumbing.address import parse_address
 from plumbing.pcap import CapturedDatagram, pcap
-from softphone.gui.record_table import record_table
+from softphone.gui.record_table import record, record_model, record_table
 from softphone.gui.theme import GRID, Size, theme
 from softphone.sip_trace import clock
 from stage.gui import painting
 from stage.gui.flat_controls import menu_button, small_button
 from stage.gui.topology_view import TONES
 from stage.gui.zoom import zoomed
-from stage.observation.observations import LadderRow
+from stage.observation.observations import LadderRow, MessageForwarded, Remark
 
 ROWS_KEPT = 2000  # older ones fall out at the top
 BESIDE_WIDTH = 560  # px: from here on a message stands beside the ladder, else Enter opens it
@@ -72,100 +72,49 @@ SVG_WIDTH = 900  # px
 LABEL_GAP = 16.0  # px of a line that stay visible before its head
 TURN = 9.0  # px between the two halves of a line that turns at the forwarder
 SDP = "\r\n\r\nv=0"  # a session description begins, as the body of a message
+HEADINGS = ("Time", "Message", "From", "To", "Call-ID")
 SINCE_KILL, DELTA, CLOCK = "since the kill", "since the message above", "of the day"
 
 Index = QModelIndex | QPersistentModelIndex
 
 
-class LadderModel(QAbstractTableModel):
-    """Each row can be read in full: time, message, from, to, Call-ID. `zero` is the first message
-    until something is killed, then the latest kill; it does not move when old rows fall out."""
-
-    headings = ("Time", "Message", "From", "To", "Call-ID")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: deque[LadderRow] = deque()
-        self.zero: float | None = None
-
-    def add(self, row: LadderRow) -> None:
-        if len(self.records) >= ROWS_KEPT:
-            self.beginRemoveRows(QModelIndex(), 0, 0)
-            self.records.popleft()
-            self.endRemoveRows()
-        killed = not row.source and row.kind == "refusal"
-        place = len(self.records)  # by time: a kill is told sooner than the message it followed
-        while place and self.records[place - 1].at > row.at:
-            place -= 1
-        self.beginInsertRows(QModelIndex(), place, place)
-        self.records.insert(place, row)
-        self.endInsertRows()
-        if self.zero is None or killed:
-            self.zero = row.at
-            self.refresh()
-
-    def since_zero(self, at: float) -> str:
-        return f"{at - (at if self.zero is None else self.zero):+.3f}"
-
-    def refresh(self) -> None:
-        if self.records:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self.records) - 1, 0))
-
-    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self.records)
-
-    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else len(self.headings)
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
-            return self.headings[section]
-        return None
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row = self.records[index.row()]
-        if role == Qt.ItemDataRole.UserRole:
-            return row
-        if role == Qt.ItemDataRole.DisplayRole:
-            return ("", row.label, row.source, row.target, row.call_id)[index.column()]
-        return None
-
-
 class LadderFilter(QSortFilterProxyModel):
     """By call and by method; OPTIONS, the demo's own questions, are hidden unless asked for. What
-    was sent again after a failover and what happened to programs is always shown."""
+    was sent again after a failover and what happened to programs is always shown.
 
-    def __init__(self, model: LadderModel) -> None:
+    `zero`, from which times are counted, is the first message until something is killed, then the
+    latest kill; it does not move when old rows fall out."""
+
+    def __init__(self, model: QStandardItemModel) -> None:
         super().__init__()
         self.call = self.method = ""
         self.options = False
         self.times = SINCE_KILL
-        self._model = model
+        self.zero: float | None = None
         self.setSourceModel(model)
 
     def filterAcceptsRow(self, number: int, parent: Index) -> bool:
-        row = self._model.records[number]
-        if not row.source:
+        row = self.sourceModel().index(number, 0, parent).data(Qt.ItemDataRole.UserRole)
+        if isinstance(row, Remark):
             return True
         if self.call and row.call_id != self.call:
             return False
         if self.method:
-            return row.method == self.method
-        return row.method != "OPTIONS" or self.options or row.kind == "replay"
+            return bool(row.method == self.method)
+        return row.method != "OPTIONS" or self.options or row.replayed
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if role == Qt.ItemDataRole.DisplayRole and index.column() == 0:
             return self.time_of(index.row())
         if role == Qt.ItemDataRole.AccessibleTextRole:
             row = self.row(index.row())
-            way = f"{row.source} to {row.target}: " if row.source else ""
+            way = "" if isinstance(row, Remark) else f"{row.sender} to {row.target}: "
             return f"{self.time_of(index.row())} {way}{row.label}"
         return super().data(index, role)
 
     def row(self, number: int) -> LadderRow:
-        return self._model.records[self.mapToSource(self.index(number, 0)).row()]
+        row: LadderRow = self.index(number, 0).data(Qt.ItemDataRole.UserRole)
+        return row
 
     def shown(self) -> list[LadderRow]:
         return [self.row(number) for number in range(self.rowCount())]
@@ -177,7 +126,10 @@ class LadderFilter(QSortFilterProxyModel):
             return clock(time.time() - time.monotonic() + at)
         if self.times == DELTA:
             return f"{at - (self.row(number - 1).at if number else at):+.3f}"
-        return self._model.since_zero(at)
+        return self.since_zero(at)
+
+    def since_zero(self, at: float) -> str:
+        return f"{at - (at if self.zero is None else self.zero):+.3f}"
 
 
 class RowPainter:
@@ -222,7 +174,7 @@ class RowPainter:
         left = QRectF(box.left(), box.top(), self.times - GRID, box.height())
         painting.text(painter, left, when, small, palette.muted, Qt.AlignmentFlag.AlignRight)
         tone = palette.tone(TONES[row.kind])
-        if not row.source:
+        if isinstance(row, Remark):
             band = QRectF(
                 box.left() + self.times, box.top() + 3, box.width() - self.times, box.height() - 6
             )
@@ -236,21 +188,21 @@ class RowPainter:
         end = line.pointAtPercent(1.0)
         away = 1.0 if end.x() >= line.pointAtPercent(0.97).x() else -1.0
         painting.arrow(painter, QPointF(end.x() - away * 11, end.y()), end, tone.colour, 1.5)
-        if not self._turns(row, box) and row.through not in (row.source, row.target):
+        if not self._turns(row, box) and row.through != row.sender:
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(tone.colour)
             painter.drawEllipse(QPointF(self.x_of(row.through, box), end.y()), 2.5, 2.5)
         self._label(painter, row, line, box, tone.colour, ground)
 
-    def _turns(self, row: LadderRow, box: QRectF) -> bool:
-        """The forwarder neither is one of the two ends nor stands between them."""
-        if row.through in (row.source, row.target):
+    def _turns(self, row: MessageForwarded, box: QRectF) -> bool:
+        """The forwarder neither has sent it again nor stands between its two ends."""
+        if row.through == row.sender:
             return False
-        ends = sorted((self.x_of(row.source, box), self.x_of(row.target, box)))
+        ends = sorted((self.x_of(row.sender, box), self.x_of(row.target, box)))
         return not ends[0] < self.x_of(row.through, box) < ends[1]
 
-    def _line(self, row: LadderRow, box: QRectF) -> QPainterPath:
-        start, end = self.x_of(row.source, box), self.x_of(row.target, box)
+    def _line(self, row: MessageForwarded, box: QRectF) -> QPainterPath:
+        start, end = self.x_of(row.sender, box), self.x_of(row.target, box)
         middle, level = self.x_of(row.through, box), box.center().y() + box.height() * 0.18
         if not self._turns(row, box):
             path = QPainterPath(QPointF(start, level))
@@ -268,7 +220,7 @@ class RowPainter:
     def _label(
         self,
         painter: QPainter,
-        row: LadderRow,
+        row: MessageForwarded,
         line: QPainterPath,
         box: QRectF,
         ink: QColor,
@@ -277,7 +229,7 @@ class RowPainter:
         font, around = zoomed(Size.SMALL, bold=True), line.boundingRect()
         label = f"{row.label} (SDP)" if SDP in row.text else row.label
         width = painting.width_of(label, font) + GRID
-        start, end = self.x_of(row.source, box), self.x_of(row.target, box)
+        start, end = self.x_of(row.sender, box), self.x_of(row.target, box)
         low = around.left() + (4 if end > start else LABEL_GAP)
         high = around.right() - width - (LABEL_GAP if end > start else 4)
         left = max(low, min((start + end - width) / 2, high))
@@ -337,7 +289,8 @@ class Ladder(QWidget):
     def __init__(self, columns: tuple[str, ...], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("The messages of the call")
-        self.model = LadderModel()
+        self.rows: deque[LadderRow] = deque()  # as they stand in the model, the oldest first
+        self.model = record_model(HEADINGS)
         self.filter = LadderFilter(self.model)
         self.painter = RowPainter(columns)
         self._calls: list[str] = []
@@ -369,7 +322,7 @@ class Ladder(QWidget):
     def _make_view(self) -> None:
         view = record_table(self.filter, "messages", "Messages")
         view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
-        for number in range(1, len(LadderModel.headings)):
+        for number in range(1, len(HEADINGS)):
             view.setColumnHidden(number, True)
         view.horizontalHeader().setVisible(False)
         view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -433,13 +386,28 @@ class Ladder(QWidget):
 
     # -- rows --------------------------------------------------------------------------------------
 
-    @property
-    def rows(self) -> tuple[LadderRow, ...]:
-        return tuple(self.model.records)
-
     def add(self, row: LadderRow) -> None:
-        self.model.add(row)
-        if row.method and self.methods.findData(row.method) < 0:
+        if len(self.rows) >= ROWS_KEPT:
+            self.rows.popleft()
+            self.model.removeRow(0)
+        place = len(self.rows)  # by time: a kill is told sooner than the message it followed
+        while place and self.rows[place - 1].at > row.at:
+            place -= 1
+        self.rows.insert(place, row)
+        if isinstance(row, MessageForwarded):
+            cells = record("", row.label, row.sender, row.target, row.call_id)
+            self._offer_filters(row)
+        else:
+            cells = record("", row.label, "", "", "")
+        cells[0].setData(row, Qt.ItemDataRole.UserRole)
+        self.model.insertRow(place, cells)
+        killed = isinstance(row, Remark) and row.kind == "refusal"
+        if self.filter.zero is None or killed:
+            self.filter.zero = row.at
+            self.view.viewport().update()
+
+    def _offer_filters(self, row: MessageForwarded) -> None:
+        if self.methods.findData(row.method) < 0:
             self.methods.addItem(row.method, row.method)
         if row.method == "INVITE" and row.call_id not in self._calls:
             self._calls.append(row.call_id)
@@ -452,7 +420,7 @@ class Ladder(QWidget):
         if name not in self.painter.columns:
             self.painter.columns += (name,)
             self._heading.update()
-            self.model.refresh()
+            self.view.viewport().update()
 
     def fit_rows(self) -> None:
         """After a change of the text's size."""
@@ -470,7 +438,7 @@ class Ladder(QWidget):
         self.filter.times = times
         self.painter.widest_time = "00:00:00.000" if times == CLOCK else "+000.000"
         self._heading.update()
-        self.model.refresh()
+        self.view.viewport().update()
 
     def _open(self, current: QModelIndex) -> None:
         row = current.data(Qt.ItemDataRole.UserRole) if current.isValid() else None
@@ -491,7 +459,7 @@ class Ladder(QWidget):
 
     def describe(self, row: LadderRow) -> str:
         """All that is known of a row."""
-        if not row.source:
+        if isinstance(row, Remark):
             return row.label
         head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
         return head + row.text.replace("\r\n", "\n")
@@ -509,11 +477,11 @@ class Ladder(QWidget):
         """A line per message with the seconds since the kill, and its text indented beneath."""
         lines: list[str] = []
         for row in self.filter.shown():
-            when = f"{self.model.since_zero(row.at):>9}"
-            if not row.source:
+            when = f"{self.filter.since_zero(row.at):>9}"
+            if isinstance(row, Remark):
                 lines.append(f"{when}  ---- {row.label} ----")
                 continue
-            way = f"{row.source} -> {row.target}  {row.label}"
+            way = f"{row.sender} -> {row.target}  {row.label}"
             lines.append(f"{when}  {way}  {row.source_address} > {row.target_address}")
             lines += [f"           | {line}" for line in row.text.splitlines()]
         return "\n".join(lines) + "\n"
@@ -529,7 +497,7 @@ class Ladder(QWidget):
                 row.text.encode(),
             )
             for row in self.filter.shown()
-            if row.text
+            if isinstance(row, MessageForwarded) and row.text
         )
 
     def svg(self) -> str:
@@ -542,7 +510,7 @@ class Ladder(QWidget):
             painter.fillRect(QRectF(QPointF(0, 0), size), surface)
             self.painter.heading(painter, QRectF(0, 0, SVG_WIDTH, height))
             for number, row in enumerate(rows, start=1):
-                when = self.model.since_zero(row.at)
+                when = self.filter.since_zero(row.at)
                 box = QRectF(0, number * height, SVG_WIDTH, height)
                 self.painter.row(painter, box, row, when, surface)
 

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QHBoxLayout, QSlider, QWidget
 from softphone.gui.theme import GRID
 from stage.gui.flat_controls import small_button
 from stage.gui.message_animation import Frame, MessageAnimation
-from stage.observation.observations import LadderRow, ServerFailover
+from stage.observation.observations import LadderRow, MessageForwarded, ServerFailover
 from stage.scenes.state import DemoState
 from stage.scenes.use_case import milliseconds
 
@@ -45,18 +45,17 @@ def moments_of(state: DemoState, rows: Iterable[LadderRow]) -> list[Moment]:
     found = [Moment(at, f"{name[:1].upper()}{name[1:]}.".replace("\n", " ")) for name, at in marks]
     last = over + AROUND_SECONDS
     for row in rows:
-        if row.source and killed - AROUND_SECONDS <= row.at <= last:
+        if isinstance(row, MessageForwarded) and killed - AROUND_SECONDS <= row.at <= last:
             found += _message((row.at - killed) * 1000, row, latest)
     done = "passed the call on" if state.rang_at_kill else "answered"
     found.append(Moment((over - killed) * 1000, f"{latest.target} has {done}."))
     return sorted(found, key=lambda moment: moment.at_ms)
 
 
-def _message(at: float, row: LadderRow, failover: ServerFailover) -> list[Moment]:
+def _message(at: float, row: MessageForwarded, failover: ServerFailover) -> list[Moment]:
     """The sentence on one message; one that is sent again makes its new server read the store."""
-    way = tuple(dict.fromkeys((row.source, row.through, row.target)))
-    travel = MessageAnimation(way, row.label, row.kind)
-    if row.kind == "replay":
+    travel = MessageAnimation(row.nodes, row.label, row.kind)
+    if row.replayed:
         store = MessageAnimation(("store", row.target), "the call", "answer")
         words = f"{row.target} reads the call from the shared store: who talks, and since when."
         return [

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PySide6.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer, Signal
 from PySide6.QtGui import QMouseEvent, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
@@ -26,6 +27,7 @@ from stage.gui.geometry import ONE, TWO, Geometry, lay_out
 from stage.gui.message_animation import LASTS, AnimationQueue, Frame, MessageAnimation
 from stage.gui.wording import LEGEND, said
 from stage.gui.zoom import zoomed
+from stage.observation.observations import MessageForwarded
 
 MOVING = 16  # ms between frames while a message moves
 FLOWING = 33  # ms between frames while only the audio flows
@@ -191,8 +193,11 @@ class TopologyView(QWidget):
         self.presented = presented
         self.rescale()
 
-    def show_message(self, call: str, travel: MessageAnimation) -> None:
-        self.traffic.add(call, travel, self._clock())
+    def show_message(self, message: MessageForwarded) -> None:
+        """Those of one call travel one after the other, not on top of each other."""
+        lane = message.method if message.method == "REGISTER" else message.call_id
+        travel = MessageAnimation(message.nodes, message.label, message.kind)
+        self.traffic.add(lane, travel, self._clock())
         self._animate()
 
     # -- construction and size ---------------------------------------------------------------------
@@ -407,7 +412,7 @@ class TopologyView(QWidget):
             travel = self._replayed.travel
             moving = [(travel, self._replayed.fraction)] if travel else []
         for travel, passed in moving:
-            route = self._geometry.route(travel.route)
+            route = self._geometry.route(self.nodes(travel.route))
             fraction = 0.5 if theme().reduced_motion else eased(passed)
             place = along(route, fraction)
             tone = palette.tone(TONES[travel.kind])
@@ -415,6 +420,15 @@ class TopologyView(QWidget):
             hidden = any(box.intersects(pill) for box in self._geometry.boxes.values())
             if not hidden or theme().reduced_motion:
                 painting.pill(painter, pill, travel.label, tone, palette.surface)
+
+    def nodes(self, route: tuple[str, ...]) -> list[str]:
+        """Between a phone and one of two forwarders is the address that they share."""
+        nodes = [*route[:1]]
+        for before, after in pairwise(route):
+            if self._pair and (before in self.phones or after in self.phones):
+                nodes.append("address")
+            nodes.append(after)
+        return nodes
 
 
 def eased(fraction: float) -> float:

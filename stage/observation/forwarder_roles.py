@@ -66,11 +66,6 @@ class ForwarderRoles:
         """The active one's; while there is none, that nobody is hot."""
         return self._views[self.active] if self.active else View()
 
-    def path(self, name: str) -> tuple[str, ...]:
-        """The nodes of the figure between a phone and a server, for what that forwarder passed
-        on."""
-        return ("address", name) if self.pair else (name,)
-
     def hello(self, told: dict[str, Any]) -> bool:
         """The status of one, first in its stream. True if it turns out to be the active one."""
         states = {

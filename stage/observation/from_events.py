@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from sip.reasons import REASONS
 from softphone.gui import formatting
 from softphone.ua.events import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
-from stage.gui.message_animation import MessageAnimation
 from stage.observation.observations import (
     Bill,
     CallStateChanged,
-    LadderRow,
     MessageForwarded,
     ProbeAnswer,
     Registration,
@@ -45,37 +42,25 @@ def from_phone_event(
     return None
 
 
-class ForwardedMessage(NamedTuple):
-    """A message that crossed a forwarder, ready to be shown; those of one `lane` travel one after
-    the other, not on top of each other."""
-
-    lane: str
-    travel: MessageAnimation
-    row: LadderRow
-    seen: MessageForwarded
-
-
 def from_forwarder_message(
-    told: dict[str, Any], name_of: Callable[[str, str], str | None], inwards: tuple[str, ...]
-) -> ForwardedMessage | None:
-    """None if an end is none of ours. `name_of(leg, address)` is the figure's name for an end;
-    `inwards` are the nodes between a phone and a server."""
+    told: dict[str, Any], name_of: Callable[[str, str], str | None]
+) -> MessageForwarded | None:
+    """None if an end is none of ours. `name_of(leg, address)` is the figure's name for an end."""
     source, target = name_of(told["from"], told["source"]), name_of(told["to"], told["target"])
     if not source or not target:
         return None
-    at, method, call = float(told["at"]), str(told["method"]), str(told["call_id"])
-    status, text = told.get("status"), str(told.get("text") or "")
-    label, kind = label_of(method, status), kind_of(status, bool(told.get("replayed")))
-    way = inwards if told["from"] == "phones" else tuple(reversed(inwards))
-    route, begin = (source, *way, target), source
-    if kind == "replay":  # sent once by the phone, and again by the forwarder
-        label, route, begin = f"{label} again", (inwards[-1], target), inwards[-1]
-    addresses = str(told["source"]), str(told["target"])
-    return ForwardedMessage(
-        call if method != "REGISTER" else method,
-        MessageAnimation(route, label, kind),
-        LadderRow(at, begin, target, label, kind, method, call, *addresses, inwards[-1], text),
-        MessageForwarded(at, source, target, method, status, call, told["forwarder"]),
+    return MessageForwarded(
+        float(told["at"]),
+        source,
+        target,
+        str(told["method"]),
+        told.get("status"),
+        str(told["call_id"]),
+        str(told["forwarder"]),
+        bool(told.get("replayed")),
+        str(told["source"]),
+        str(told["target"]),
+        str(told.get("text") or ""),
     )
 
 
@@ -136,34 +121,3 @@ def person(uri: str) -> str:
     """The name in an address-of-record: "sip:alice@failover.test" is Alice to everybody here."""
     user = formatting.one_line(uri.removeprefix("sip:").partition("@")[0])
     return user[:1].upper() + user[1:]
-
-
-def label_of(method: str, status: int | None) -> str:
-    """The label of a message on its way: INVITE, 180 Ringing, 200 OK."""
-    if status is None:
-        return method
-    return f"{status} {SHORT_REASONS.get(status) or REASONS.get(status, '')}".rstrip()
-
-
-def kind_of(status: int | None, replayed: bool) -> str:
-    if replayed:
-        return "replay"
-    if status is None:
-        return "request"
-    return "answer" if status < 300 else "refusal"
-
-
-# shorter than RFC 3261's own
-SHORT_REASONS = {
-    401: "Who?",
-    402: "Payment",
-    404: "Unknown",
-    407: "Who?",
-    408: "Timeout",
-    480: "Absent",
-    481: "No call",
-    486: "Busy",
-    487: "Cancelled",
-    503: "No server",
-    603: "Declined",
-}

@@ -9,6 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sip.reasons import REASONS
+
+# shorter than RFC 3261's own
+SHORT_REASONS = {
+    401: "Who?",
+    402: "Payment",
+    404: "Unknown",
+    407: "Who?",
+    408: "Timeout",
+    480: "Absent",
+    481: "No call",
+    486: "Busy",
+    487: "Cancelled",
+    503: "No server",
+    603: "Declined",
+}
+
 
 @dataclass(frozen=True)
 class ServersUp:
@@ -36,8 +53,9 @@ class Registration:
 
 @dataclass(frozen=True)
 class MessageForwarded:
-    """A message that crossed the forwarder; `source` and `target` are names of phones or
-    servers."""
+    """A message that crossed the forwarder `through`; `source` and `target` are names of phones or
+    servers. `replayed`: the forwarder has sent it again, to another server. `text` is the whole
+    message."""
 
     at: float
     source: str
@@ -46,6 +64,47 @@ class MessageForwarded:
     status: int | None
     call_id: str
     through: str = "forwarder"
+    replayed: bool = False
+    source_address: str = ""
+    target_address: str = ""
+    text: str = ""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """On its way; the phone has sent a replayed message once only."""
+        way = (self.through, self.target)
+        return way if self.replayed else (self.source, *way)
+
+    @property
+    def sender(self) -> str:
+        return self.nodes[0]
+
+    @property
+    def label(self) -> str:
+        """The words of a message on its way: INVITE, INVITE again, 180 Ringing, 200 OK."""
+        words = self.method
+        if self.status is not None:
+            reason = SHORT_REASONS.get(self.status) or REASONS.get(self.status, "")
+            words = f"{self.status} {reason}".rstrip()
+        return f"{words} again" if self.replayed else words
+
+    @property
+    def kind(self) -> str:
+        """ "request", "answer", "refusal" or "replay"."""
+        if self.replayed:
+            return "replay"
+        if self.status is None:
+            return "request"
+        return "answer" if self.status < 300 else "refusal"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What happened to a program, among the messages; `kind` as a message's."""
+
+    at: float
+    label: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -167,20 +226,4 @@ class Bill:
         return " and ".join(name for name, seconds in self.carried if seconds) or self.server
 
 
-@dataclass(frozen=True)
-class LadderRow:
-    """One message of the ladder, or with empty `source` a remark across its whole width. `kind`:
-    "request", "answer", "refusal" or "replay"; `through`: the forwarder that passed it on. `text`
-    is the whole message where the forwarder tells it."""
-
-    at: float
-    source: str
-    target: str
-    label: str
-    kind: str = "request"
-    method: str = ""
-    call_id: str = ""
-    source_address: str = ""
-    target_address: str = ""
-    through: str = "forwarder"
-    text: str = ""
+LadderRow = MessageForwarded | Remark

@@ -1,16 +1,38 @@
 """The scenes: what is done and what has to be seen, each in one place. `SCENES` names them all.
 
-A scene is a function of a `Director` that says what is done and yields what it waits for. `setup`
-says what it needs to be started with; a scene that needs nothing else can be played from the menu.
+A scene is a function of a `Director` that says what is done and yields what it waits for. Its
+docstring is shown at the end: what it has shown, and why that matters. One with the usual servers
+and forwarders can be played from the window's menu, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stage.scenes.call_generator import CALLS, CallGenerator
 from stage.scenes.director import Director, Play, Scene
 
+PlayFunction = Callable[[Director], Play]
+SCENES: dict[str, Scene] = {}
 
+
+def scene(
+    title: str, pair: bool = False, servers: int = 2
+) -> Callable[[PlayFunction], PlayFunction]:
+    """Enters the function into SCENES, under its name with hyphens."""
+
+    def enter(play: PlayFunction) -> PlayFunction:
+        name, moral = play.__name__.replace("_", "-"), " ".join(str(play.__doc__).split())
+        SCENES[name] = Scene(name, title, play, moral, pair, servers)
+        return play
+
+    return enter
+
+
+@scene("Crash while talking")
 def while_talking(d: Director) -> Play:
+    """The server died in the middle of a call. Neither phone noticed, and one bill covers all of
+    it."""
     yield from d.ready()
     yield from d.talk()
     d.kill(d.state.first)
@@ -21,7 +43,9 @@ def while_talking(d: Director) -> Play:
     d.expect(d.state.lost == 0, "no audio packet lost")
 
 
+@scene("Crash while ringing")
 def while_ringing(d: Director) -> Play:
+    """The server died while the phone rang. It rang on, and Bob could answer."""
     yield from d.ready()
     yield from d.ring()
     yield 0.5
@@ -34,8 +58,9 @@ def while_ringing(d: Director) -> Play:
     yield from d.finish()
 
 
+@scene("Crash at the INVITE")
 def at_invite(d: Director) -> Play:
-    """The INVITE has reached the server and is unread when it dies."""
+    """The server died with Alice's call unread. The other one got it; she did not dial again."""
     yield from d.ready()
     d.kill_at(d.state.first, "INVITE", None)
     yield from d.ring()
@@ -45,8 +70,9 @@ def at_invite(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
+@scene("Crash before the 200")
 def before_200(d: Director) -> Play:
-    """Bob has answered; the server dies with his 200 unread."""
+    """The server died with Bob's answer unread. The other one got it; they talk."""
     yield from d.ready()
     yield from d.ring()
     yield 0.3
@@ -57,12 +83,14 @@ def before_200(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
+@scene("Crash at the ACK")
 def at_ack(d: Director) -> Play:
-    """The 200 has reached Alice; the server dies before her ACK."""
+    """The server died just as the call began. The call stands, and its bill is right."""
     yield from d.ready()
     yield from d.ring()
     first = d.state.first
 
+    # the 200 is on its way to Alice, and her ACK finds nobody
     def on_message(message: object) -> None:
         if getattr(message, "status", None) == 200 and getattr(message, "source", "") == first:
             d.controller.message.disconnect(on_message)
@@ -75,8 +103,9 @@ def at_ack(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
+@scene("Crash at the BYE")
 def at_bye(d: Director) -> Play:
-    """Alice hangs up; the server dies with her BYE unread."""
+    """The server died with the hang-up unread. The other one ended the call: nobody pays on."""
     yield from d.ready()
     yield from d.talk()
     d.kill_at(d.state.first, "BYE", None)
@@ -84,8 +113,9 @@ def at_bye(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
+@scene("Frozen server, and its thaw")
 def frozen(d: Director) -> Play:
-    """The server is stopped, not dead; later it runs on, and what it then says is stale."""
+    """A server that hangs is left within 0.2 s. What it says when it runs on does no harm."""
     yield from d.ready()
     yield from d.talk()
     first = d.state.first
@@ -99,8 +129,9 @@ def frozen(d: Director) -> Play:
     yield from d.finish()
 
 
+@scene("Zombie: answers heartbeats only")
 def zombie(d: Director) -> Play:
-    """In the place of a dead server comes one that answers heartbeats and nothing else."""
+    """A server that only seems alive is found out by the requests it leaves unanswered."""
     yield from d.ready()
     yield from d.talk()
     first = d.state.first
@@ -119,7 +150,9 @@ def zombie(d: Director) -> Play:
     yield d.seen("The zombie is gone.", lambda: not server.alive)
 
 
+@scene("Both servers dead and back")
 def both_dead(d: Director) -> Play:
+    """Without any server they talked on. The hang-up waited until one was back."""
     yield from d.ready()
     yield from d.talk()
     for name in (d.state.first, d.state.second):
@@ -135,8 +168,9 @@ def both_dead(d: Director) -> Play:
     yield from d.billed()
 
 
+@scene("Registrar failover")
 def registrar(d: Director) -> Play:
-    """The server with which both phones registered dies; they are called all the same."""
+    """The server where both had registered died. Both could be called all the same."""
     yield from d.ready()
     before = d.state.registrar["Bob"]
     d.kill(before)
@@ -149,8 +183,9 @@ def registrar(d: Director) -> Play:
     yield from d.billed()
 
 
+@scene("Forwarder takeover (Figure 3)", pair=True)
 def forwarder(d: Director) -> Play:
-    """The active one of two forwarders dies in a call (Figure 3)."""
+    """The forwarder itself died. Its standby took over; the call went on."""
     yield from d.ready()
     yield from d.talk()
     active = d.state.active or ""
@@ -163,8 +198,9 @@ def forwarder(d: Director) -> Play:
     yield from d.billed()
 
 
-def hundred(d: Director) -> Play:
-    """A hundred calls without audio, of which none may go out."""
+@scene("A hundred calls at once")
+def hundred_calls(d: Director) -> Play:
+    """Not one of a hundred calls was lost, and every second is billed."""
     yield from d.ready()
     calls = CallGenerator(d.controller.cluster.forwarder, CALLS)
     d.controller.window.show_calls(calls.states)
@@ -196,8 +232,9 @@ def hundred(d: Director) -> Play:
         calls.stop()
 
 
+@scene("Without failover: one server", servers=1)
 def without_failover(d: Director) -> Play:
-    """The same crash with one server and nobody to take over: what all of this is for."""
+    """The call cannot be ended, and nobody bills it. That is what failover is for."""
     yield d.seen("One server, two phones.", lambda: all(d.state.registered.values()), 20)
     yield d.seen("Both are registered.", lambda: len(d.state.registered) == 2)
     yield 0.5
@@ -211,93 +248,3 @@ def without_failover(d: Director) -> Play:
     d.expect(d.state.call_state("Bob") == "talking", "Bob's phone has not heard of the hang-up")
     d.note("billed_seconds", None)
     d.note("dropped", 1)
-
-
-SCENES = {
-    scene.name: scene
-    for scene in (
-        Scene(
-            "while-talking",
-            "Crash while talking",
-            while_talking,
-            "The server died in the middle of a call. Neither phone noticed, and one bill covers "
-            "all of it.",
-        ),
-        Scene(
-            "while-ringing",
-            "Crash while ringing",
-            while_ringing,
-            "The server died while the phone rang. It rang on, and Bob could answer.",
-        ),
-        Scene(
-            "at-invite",
-            "Crash at the INVITE",
-            at_invite,
-            "The server died with Alice's call unread. The other one got it; she did not dial "
-            "again.",
-        ),
-        Scene(
-            "before-200",
-            "Crash before the 200",
-            before_200,
-            "The server died with Bob's answer unread. The other one got it; they talk.",
-        ),
-        Scene(
-            "at-ack",
-            "Crash at the ACK",
-            at_ack,
-            "The server died just as the call began. The call stands, and its bill is right.",
-        ),
-        Scene(
-            "at-bye",
-            "Crash at the BYE",
-            at_bye,
-            "The server died with the hang-up unread. The other one ended the call: nobody pays "
-            "on.",
-        ),
-        Scene(
-            "frozen",
-            "Frozen server, and its thaw",
-            frozen,
-            "A server that hangs is left within 0.2 s. What it says when it runs on does no harm.",
-        ),
-        Scene(
-            "zombie",
-            "Zombie: answers heartbeats only",
-            zombie,
-            "A server that only seems alive is found out by the requests it leaves unanswered.",
-        ),
-        Scene(
-            "both-dead",
-            "Both servers dead and back",
-            both_dead,
-            "Without any server they talked on. The hang-up waited until one was back.",
-        ),
-        Scene(
-            "registrar",
-            "Registrar failover",
-            registrar,
-            "The server where both had registered died. Both could be called all the same.",
-        ),
-        Scene(
-            "forwarder",
-            "Forwarder takeover (Figure 3)",
-            forwarder,
-            "The forwarder itself died. Its standby took over; the call went on.",
-            pair=True,
-        ),
-        Scene(
-            "hundred-calls",
-            "A hundred calls at once",
-            hundred,
-            "Not one of a hundred calls was lost, and every second is billed.",
-        ),
-        Scene(
-            "without-failover",
-            "Without failover: one server",
-            without_failover,
-            "The call cannot be ended, and nobody bills it. That is what failover is for.",
-            servers=1,
-        ),
-    )
-}

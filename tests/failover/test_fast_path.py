@@ -81,8 +81,7 @@ class Twins:
 def remembered(core):
     flight = core.pending
     servers = [
-        (s.name, s.requests, s.responses, s.last_heard_at, s.handled, s.unhandled)
-        for s in core.table.servers
+        (s.name, s.requests, s.responses, s.last_heard_at, s.handled) for s in core.table.servers
     ]
     kept = (flight._requests, flight.one_way, flight._ended)
     rows = [{key: tuple(row) for key, row in rows.items()} for rows in kept]

@@ -28,14 +28,14 @@ from failover.net import own_address, sockets
 from failover.net.own_address import OwnAddress
 from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
-from plumbing.udp_batch import SingleIO
+from plumbing.udp_batch import DatagramIO
 from plumbing.udp_socket import RECEIVE_BUFFER
 
 
 @pytest.fixture
 def one_by_one(monkeypatch):
     """As on a system that cannot move many datagrams in one call."""
-    monkeypatch.setattr(service, "fastest_io", SingleIO)
+    monkeypatch.setattr(service, "fastest_io", DatagramIO)
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def test_a_server_whose_side_cannot_be_opened_is_down_and_the_others_serve(
         raise OSError(101, "Network is unreachable")
 
     with monkeypatch.context() as broken:
-        broken.setattr("failover.net.sockets.open_side", refuse)
+        broken.setattr("failover.net.server_links.open_side", refuse)
         last = format_address(servers[1].address)
         forwarder.reload(config(address[1], servers[:1], f"moved={last}"))
         told = forwarder.status()["servers"][1]

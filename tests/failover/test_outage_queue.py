@@ -189,6 +189,40 @@ def ring(core, n="1"):
     return invite
 
 
+@pytest.mark.parametrize(("seconds", "known"), [(40, True), (290, True), (310, False)])
+def test_a_call_that_has_rung_for_longer_than_64_t1_goes_to_the_survivor_too(seconds, known):
+    """A Kamailio or Asterisk learns of it by that: its caller's CANCEL would hear 481 else, and the
+    phone ring on."""
+    core = make_core()
+    ring(core)
+    for now in range(101, 100 + seconds):
+        core.failover.on_timer(float(now))
+    moved = core.failover.signal("server1", REFUSED, 100.0 + seconds, "refused").sends
+    heads = [(send.to, head(send.data)[0].split()[0]) for send in moved]
+    assert heads == ([("server2", "INVITE")] if known else [])
+
+
+def test_one_that_has_rung_so_long_and_is_answered_is_pending_no_more():
+    core = make_core()
+    asked = phone(core, request(), 100.0).sends[0].data
+    core.receive(answer(asked, "180 Ringing"), "server1", SERVERS["server1"], 100.0)
+    core.failover.on_timer(140.0)
+    assert len(core.pending) == 1
+    core.receive(answer(asked, "486 Busy Here"), "server1", SERVERS["server1"], 141.0)
+    assert len(core.pending) == 0
+    assert core.failover.signal("server1", REFUSED, 142.0, "refused").sends == ()
+
+
+def test_one_that_has_rung_so_long_outlives_both_servers():
+    core = make_core()
+    ring(core)
+    core.failover.on_timer(140.0)
+    kill(core, now=141.0)
+    core.failover.on_timer(150.0)
+    (passed,) = revive(core, now=170.0)
+    assert head(passed.data)[0] == "INVITE sip:bob@failover.test SIP/2.0"
+
+
 def test_nor_does_one_that_a_server_had_answered_provisionally():
     """A server that is no proxy passes nothing on; it may have begun all the same."""
     core = make_core()
@@ -318,6 +352,7 @@ def test_the_copy_of_one_that_was_lost_on_its_way_still_tells_when_the_first_cam
         assert field(again.data, "Failover-Kept") == f"{at - 102.0:.3f}"
     (later,) = phone(core, in_call(core, "INFO", "z9hG4bKinfo"), 116.0).sends
     assert field(later.data, "Failover-Kept") is None
+    core.failover.on_timer(151.0)
     (later,) = phone(core, in_call(core), 151.0).sends
     assert field(later.data, "Failover-Kept") is None and not core.outage_queue.released
 

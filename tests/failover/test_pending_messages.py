@@ -197,10 +197,10 @@ def test_the_log_says_how_long_the_request_had_waited_and_not_that_the_server_to
     core.failover.signal("server1", REFUSED, 111.999, "refused")
     asked = core.receive(request("OPTIONS"), PHONES, ALICE, 112.0).sends[0].data
     outcome = core.receive(answer(asked), "server2", S2, 112.001)
-    event_log = EventLog()
+    event_log = EventLog(core.counters)
     with caplog.at_level(logging.WARNING, logger="forwarder"):
         for event in outcome.events:
-            event_log.record(core, event)
+            event_log.record(event)
     assert (
         "failover over: first answer of server2, to a request that had waited 12 s" in caplog.text
     )

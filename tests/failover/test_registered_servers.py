@@ -262,7 +262,7 @@ def test_what_cannot_be_reached_is_registered_and_down_until_it_can_be(
             raise OSError(101, "Network is unreachable")
 
         with monkeypatch.context() as broken:
-            broken.setattr("failover.net.sockets.open_side", refuse)
+            broken.setattr("failover.net.server_links.open_side", refuse)
             sock.sendto(beat(body(HOST, servers[1].address[1]), call_id="x"), desk.desk)
             eventually(lambda: list(desk.servers) == ["server1", "server2"])
             assert desk.servers == {"server1": "UP", "server2": "DOWN"}

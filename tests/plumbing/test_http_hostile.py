@@ -17,8 +17,8 @@ import pytest
 from fuzz_kit import broken
 
 from plumbing import http_server
-from plumbing.http_request_parser import BadRequest, Head, parse_head
-from plumbing.http_server import EventStream, HttpResponse, HttpServer
+from plumbing.http_request_parser import BadRequest, HttpRequest, parse_head
+from plumbing.http_server import HttpResponse, HttpServer
 
 FIRST = b"GET / HTTP/1.1\r\n"
 LOCAL = b"Host: localhost\r\n"
@@ -43,7 +43,9 @@ def served():
         ("GET", "/"): lambda request: HttpResponse.json({"path": request.path}),
         ("GET", "/echo"): lambda request: HttpResponse.json(dict(request.query)),
         ("GET", "/odd"): lambda request: HttpResponse.json({"call": "caf\udce9"}),
-        ("GET", "/events"): lambda request: EventStream(events, lambda: closed.append(True)),
+        ("GET", "/events"): lambda request: HttpResponse.events(
+            events, lambda: closed.append(True)
+        ),
         ("GET", "/broken"): lambda request: {}["a defect"],
         ("POST", "/servers/*"): lambda request: HttpResponse.json({"rest": request.rest}),
     }
@@ -342,7 +344,7 @@ def test_any_octets_are_a_head_or_a_bad_request():
         except BadRequest as error:
             assert 400 <= error.status < 600 and str(error).isprintable()
         else:
-            assert isinstance(head, Head) and 0 <= head.length <= 65_536
+            assert isinstance(head, HttpRequest) and 0 <= head.length <= 65_536
 
 
 def test_any_octets_get_an_answer_or_a_close_and_no_traceback(site, caplog):

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from plumbing.address import format_address
-from plumbing.http_server import EventStream, HttpResponse, HttpServer
+from plumbing.http_server import HttpResponse, HttpServer
 
 
 @pytest.fixture
@@ -18,12 +18,14 @@ def site():
     events = queue.Queue()
     done = []
     routes = {
-        ("GET", "/"): lambda request: HttpResponse.html("<p>hello"),
+        ("GET", "/"): lambda request: HttpResponse.text("<p>hello", "text/html"),
         ("GET", "/echo"): lambda request: HttpResponse.json(request.query),
         ("POST", "/servers/*"): lambda request: (
             done.append(request.rest) or HttpResponse.json({"rest": request.rest})
         ),
-        ("GET", "/events"): lambda request: EventStream(events, lambda: closed.append(True)),
+        ("GET", "/events"): lambda request: HttpResponse.events(
+            events, lambda: closed.append(True)
+        ),
         ("GET", "/busy"): _busy,
         ("GET", "/broken"): _broken,
         ("GET", "/pieces"): lambda request: HttpResponse(
@@ -150,7 +152,7 @@ def test_events_stream_until_their_end(site, eventually):
 def test_stop_ends_open_streams_and_idle_connections():
     events = queue.Queue()
     server = HttpServer(
-        ("127.0.0.1", 0), {("GET", "/events"): lambda request: EventStream(events)}, "pages"
+        ("127.0.0.1", 0), {("GET", "/events"): lambda request: HttpResponse.events(events)}, "pages"
     )
     server.start()
     url = f"http://{format_address(server.address)}"

@@ -25,7 +25,7 @@ from sip.digest import answer as solve
 from sip.errors import RemoteProtocolError
 from sip.message import Request, Response
 from slee_mock.management.snapshot import OpenCalls, server_status, take_snapshot
-from slee_mock.services.bill_record import Bill
+from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.services.call_record import TIMER_C_SECONDS, Call
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import Member
@@ -180,9 +180,45 @@ def test_the_same_invite_on_another_way_is_merged(cluster):
 
 
 def test_another_callers_invite_cannot_take_over_a_running_call(cluster):
+    """Two phones may make the same Call-ID: each has a call and a bill of its own."""
     talk(cluster)
-    assert cluster.one(invite(tag="mallory")).status == 482
+    assert cluster.one(invite(tag="mallory"), at="server2").method == "INVITE"
     assert cluster.get(Call, "c1").caller_tag == "a1"
+    assert (cluster.bill().state, cluster.bill("c1 mallory").state) == ("answered", "offered")
+
+
+@pytest.mark.parametrize("cseq", [1, 7])
+@pytest.mark.parametrize("tag", ["a1", "a2"])
+@pytest.mark.parametrize("branch", ["", "z9hG4bKanew"])
+def test_a_phone_that_makes_its_call_ids_anew_after_each_start_can_call_again(
+    cluster, branch, tag, cseq
+):
+    talk(cluster)
+    cluster.now += 20
+    cluster.one(in_dialog("BYE"))
+    cluster.now += 60
+    again = cluster.one(invite(branch=branch, tag=tag, cseq=cseq), at="server2")
+    assert (again.method, again.uri) == ("INVITE", "sip:bob@127.0.0.1:4100")
+    cluster.one(answer(again, 200, tag="b2"))
+    told = {"to": "<sip:bob@failover.test>", "to_tag": "b2", "tag": tag}
+    cluster.one(
+        phone_request("ACK", "sip:bob@127.0.0.1:4100", cseq=cseq, branch="z9hG4bKa", **told)
+    )
+    cluster.now += 30
+    cluster.one(phone_request("BYE", "sip:bob@127.0.0.1:4100", cseq=cseq + 1, **told), at="server1")
+    bills = [total_at(bill, cluster.now) for bill in Transaction(cluster.store).scan(Bill)]
+    assert sorted((bill.state, bill.seconds) for bill in bills) == [("ended", 20), ("ended", 30)]
+    assert not cluster.failures
+
+
+def test_a_b2bua_s_second_try_leaves_the_caller_s_call_alone(cluster):
+    """It keeps the Call-ID, with a tag of its own; Carol is busy, and it asks her again."""
+    cluster.one(register("carol", "<sip:carol@127.0.0.1:4200>", call_id="r-carol"))
+    talk(cluster)
+    on = {"uri": "sip:carol@failover.test", "tag": "pbx", "contact": "<sip:bob@127.0.0.1:4100>"}
+    cluster.one(answer(cluster.one(invite(cseq=1, user="bob", **on)), 486))
+    cluster.one(invite(cseq=2, user="bob", **on))
+    assert cluster.one(in_dialog("BYE")).method == "BYE" and cluster.bill().final
 
 
 def test_busy_then_calling_again_with_the_same_call_id(cluster):

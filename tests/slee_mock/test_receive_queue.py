@@ -36,8 +36,8 @@ def taken(waiting, most):
     return [datagram.data for datagram in waiting.take(most)]
 
 
-def test_a_server_that_was_frozen_takes_no_old_registrations_out_of_its_socket(pair):
-    sent = (b"REGISTER 1", b"BYE 2", b"OPTIONS 3", b"REGISTER 4")
+def test_a_server_that_was_frozen_takes_no_old_registration_or_call_out_of_its_socket(pair):
+    sent = (b"REGISTER 1", b"BYE 2", b"OPTIONS 3", b"INVITE 4")
     waiting = filled(pair, *sent, frozen_seconds=16.5)
     assert waiting.dropped == {"stale": 2}
     assert taken(waiting, 9) == [b"OPTIONS 3", b"BYE 2"]

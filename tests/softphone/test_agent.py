@@ -7,7 +7,7 @@ import pytest
 from agent_kit import BOB, SDP, Line, Network, Passage, Scripted, accepted, pair, talking
 
 from sip.message import Request, Response, reply
-from softphone.ua.call_view import CALL_TRANSITIONS, CallInput
+from softphone.ua.call_states import CALL_TRANSITIONS, CallInput
 from softphone.ua.events import CallState, CallTurnedAway, Direction
 
 CALLING, RINGING, INCOMING = CallState.CALLING, CallState.RINGING, CallState.INCOMING

@@ -43,12 +43,14 @@ class FakeIo(QObject):
         self.readyRead.emit()
 
 
-class FakeAudio:
+class FakeAudio(QObject):
     """QAudioSource or QAudioSink, as far as they are used."""
 
+    stateChanged = Signal(object)
+
     def __init__(self, io, room=10_000):
+        super().__init__()
         self.io, self.room, self.on = io, room, False
-        self.stateChanged = None
 
     def start(self):
         self.on = self.io is not None
@@ -228,10 +230,9 @@ def test_another_choice_is_used_at_once(system, qtbot):
 def test_a_device_that_fails_is_said(fake, qtbot):
     said = []
     microphone, audio = fake(Microphone, FakeIo(), say=said.append)
-    audio.stateChanged = None
     microphone.read(160)
     qtbot.waitUntil(lambda: audio.on)
-    microphone._on_state(SimpleNamespace(name="StoppedState"))
+    audio.stateChanged.emit(SimpleNamespace(name="StoppedState"))
     assert said == ["", "The microphone was lost; the call goes on without it."]
     assert microphone.read(160) == array("h")
 

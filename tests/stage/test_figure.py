@@ -25,19 +25,13 @@ from stage.gui.message_animation import LASTS, WAITING, AnimationQueue, MessageA
 from stage.gui.message_ladder import ROWS_KEPT
 from stage.gui.presenter import forwarder_look, headline, phone_look, phone_note, server_look
 from stage.gui.topology_view import LOOKS, TONES, PhoneAppearance, ServerAppearance, TopologyView
-from stage.observation.from_events import (
-    SHORT_REASONS,
-    bill_from_json,
-    kind_of,
-    label_of,
-    person,
-)
+from stage.observation.from_events import bill_from_json, person
 from stage.observation.observations import (
+    SHORT_REASONS,
     AddressAnswered,
     Audio,
     CallStateChanged,
     ForwarderActivated,
-    LadderRow,
     MessageForwarded,
     ProbeAnswer,
     ProcessBack,
@@ -143,7 +137,7 @@ def test_nothing_lingers_however_rarely_one_looks() -> None:
     ("status", "replayed", "label", "kind"),
     [
         (None, False, "INVITE", "request"),
-        (None, True, "INVITE", "replay"),
+        (None, True, "INVITE again", "replay"),
         (180, False, "180 Ringing", "answer"),
         (486, False, "486 Busy", "refusal"),
         (299, False, "299", "answer"),
@@ -152,7 +146,8 @@ def test_nothing_lingers_however_rarely_one_looks() -> None:
 def test_a_message_is_called_what_it_is(
     status: int | None, replayed: bool, label: str, kind: str
 ) -> None:
-    assert (label_of("INVITE", status), kind_of(status, replayed)) == (label, kind)
+    message = MessageForwarded(1.0, "Alice", "server1", "INVITE", status, "call", replayed=replayed)
+    assert (message.label, message.kind) == (label, kind)
     assert kind in TONES
 
 
@@ -295,6 +290,22 @@ def test_with_reduced_motion_the_address_has_moved_at_once(
     assert pair.grab().toImage() == at_once
 
 
+@pytest.mark.parametrize(
+    ("message", "nodes"),
+    [
+        (("Alice", "server1", "BYE", None), ["Alice", "address", "forwarder1", "server1"]),
+        (("server1", "Alice", "BYE", 200), ["server1", "forwarder1", "address", "Alice"]),
+        (("Alice", "server1", "BYE", None, True), ["forwarder1", "server1"]),
+    ],
+)
+def test_a_message_passes_the_address_that_two_forwarders_share(
+    pair: TopologyView, message: tuple[str, str, str, int | None], nodes: list[str]
+) -> None:
+    source, target, method, status, *replayed = message
+    sent = MessageForwarded(1.0, source, target, method, status, "c", "forwarder1", *replayed)
+    assert pair.nodes(sent.nodes) == nodes
+
+
 def test_an_address_that_nobody_has_looks_different(pair: TopologyView) -> None:
     before = pair.grab().toImage()
     pair.show_active(None)
@@ -306,7 +317,7 @@ def test_with_reduced_motion_a_message_is_shown_in_place_and_the_audio_stands(
 ) -> None:
     monkeypatch.setenv("CALL_FAILOVER_MOTION", "reduced")
     figure.show_talking(True)
-    figure.show_message("call", INVITE)
+    figure.show_message(MessageForwarded(100.0, "Alice", "server1", "INVITE", None, "call"))
     clock.now += LASTS * 0.2
     early = figure.grab().toImage()
     clock.now += LASTS * 0.6
@@ -564,7 +575,7 @@ def test_the_ladder_keeps_a_bounded_number_of_messages_and_follows_the_newest(
 ) -> None:
     window.show_page(MESSAGES_PAGE)
     for number in range(ROWS_KEPT + 50):
-        window.ladder.add(LadderRow(number, "Alice", "server1", "INVITE", method="INVITE"))
+        window.ladder.add(MessageForwarded(number, "Alice", "server1", "INVITE", None, "c"))
     bar = window.ladder.view.verticalScrollBar()
     qtbot.waitUntil(lambda: bar.maximum() > 0 and bar.value() == bar.maximum(), timeout=2000)
     assert len(window.ladder.rows) == ROWS_KEPT

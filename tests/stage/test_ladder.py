@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QPlainTextEdit
 from pytestqt.qtbot import QtBot
 
 from stage.gui.message_ladder import CLOCK, DELTA, SINCE_KILL, Ladder
-from stage.observation.observations import LadderRow
+from stage.observation.observations import LadderRow, MessageForwarded, Remark
 
 COLUMNS = ("Alice", "forwarder", "server1", "server2", "Bob")
 INVITE = (
@@ -22,13 +22,11 @@ INVITE = (
 )
 
 
-def row(
-    at: float, method: str, label: str = "", call: str = "c1", kind: str = "request"
-) -> LadderRow:
+def row(at: float, method: str, call: str = "c1", replayed: bool = False) -> LadderRow:
     ends = "127.0.0.1:4000", "127.0.0.1:5070"
     text = INVITE if method == "INVITE" else ""
-    return LadderRow(
-        at, "Alice", "server1", label or method, kind, method, call, *ends, "forwarder", text
+    return MessageForwarded(
+        at, "Alice", "server1", method, None, call, "forwarder", replayed, *ends, text
     )
 
 
@@ -41,9 +39,9 @@ def ladder(qtbot: QtBot) -> Ladder:
     for each in (
         row(1.0, "INVITE"),
         row(1.1, "OPTIONS"),
-        row(1.2, "INVITE", "INVITE", "c2"),
-        LadderRow(2.0, "", "", "server1 killed", "refusal"),
-        row(2.01, "OPTIONS", "OPTIONS again", kind="replay"),
+        row(1.2, "INVITE", "c2"),
+        Remark(2.0, "server1 killed", "refusal"),
+        row(2.01, "OPTIONS", replayed=True),
         row(2.5, "BYE"),
     ):
         made.add(each)
@@ -131,6 +129,6 @@ def test_the_pcap_is_opened_by_wireshark(ladder: Ladder, tmp_path: Path) -> None
 
 def test_rows_stand_in_the_order_of_their_times(ladder: Ladder) -> None:
     last = ladder.rows[-1].at
-    ladder.add(LadderRow(last + 1.0, "", "", "server2 killed", "refusal"))
-    ladder.add(LadderRow(last + 0.998, "Alice", "server2", "BYE", method="BYE", call_id="c1"))
-    assert [row.label for row in ladder.rows[-2:]] == ["BYE", "server2 killed"]
+    ladder.add(Remark(last + 1.0, "server2 killed", "refusal"))
+    ladder.add(MessageForwarded(last + 0.998, "Alice", "server2", "BYE", None, "c1"))
+    assert [row.label for row in list(ladder.rows)[-2:]] == ["BYE", "server2 killed"]

@@ -7,7 +7,7 @@ from pytestqt.qtbot import QtBot
 from stage.gui.slow_replay import POSITIONS, SlowReplay, moments_of
 from stage.observation.observations import (
     CallStateChanged,
-    LadderRow,
+    MessageForwarded,
     ProcessKilled,
     ServerFailover,
     ServersUp,
@@ -16,10 +16,10 @@ from stage.scenes.state import DemoState
 from stage.scenes.use_case import UseCase
 
 ROWS = (
-    LadderRow(8.0, "Alice", "server1", "INVITE", method="INVITE"),
-    LadderRow(9.0005, "Alice", "server1", "OPTIONS", method="OPTIONS"),
-    LadderRow(9.0012, "forwarder", "server2", "OPTIONS again", "replay", "OPTIONS"),
-    LadderRow(9.0018, "server2", "Alice", "200 OK", "answer", "OPTIONS"),
+    MessageForwarded(8.0, "Alice", "server1", "INVITE", None, "c"),
+    MessageForwarded(9.0005, "Alice", "server1", "OPTIONS", None, "c"),
+    MessageForwarded(9.0012, "Alice", "server2", "OPTIONS", None, "c", replayed=True),
+    MessageForwarded(9.0018, "server2", "Alice", "OPTIONS", 200, "c"),
 )
 
 

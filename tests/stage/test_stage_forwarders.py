@@ -42,7 +42,7 @@ def hello(forwarders: ForwarderRoles, name: str, role: str, hot: str = "server1"
 def test_one_forwarder_is_always_the_one(make: Make) -> None:
     alone = make(pair=False)
     assert not hello(alone, "forwarder", "active")
-    assert alone.active == "forwarder" and alone.path("forwarder") == ("forwarder",)
+    assert alone.active == "forwarder"
     assert alone.view.hot == "server1" and alone.view.states == {"server1": "UP", "server2": "DOWN"}
 
 
@@ -52,7 +52,6 @@ def test_only_the_word_of_the_active_one_of_two_counts(make: Make) -> None:
     assert hello(two, "forwarder1", "active") and two.view.hot == "server1"
     two.state({"forwarder": "forwarder2", "server": "server2", "state": "UP", "hot": "server2"})
     assert two.view.hot == "server1" and two.view.states["server2"] == "DOWN"
-    assert two.path("forwarder1") == ("address", "forwarder1")
 
 
 def test_with_the_address_goes_the_word(make: Make) -> None:

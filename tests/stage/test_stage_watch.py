@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from plumbing.http_server import EventStream, HttpResponse, HttpServer
+from plumbing.http_server import HttpResponse, HttpServer
 from stage.observation.http_readers import Events, Pages, parse_events, read_page
 
 STREAM = """: hello
@@ -67,7 +67,7 @@ def test_events_are_read_as_they_come_and_again_after_the_forwarder_was_away(
         for number in (1, 2):
             stream: queue.Queue[Any] = queue.Queue(10)
             stream.put(("hello", {"n": number}))
-            server = serve(port, events=lambda _, stream=stream: EventStream(stream))
+            server = serve(port, events=lambda _, stream=stream: HttpResponse.events(stream))
             eventually(lambda number=number: told[-1:] == [("hello", number)])
             stream.put(None)
             server.stop()
@@ -80,7 +80,7 @@ def test_a_reader_of_a_silent_stream_stops_at_once(
     free_port: Callable[[], int], eventually: Callable[..., object]
 ) -> None:
     port, stream, told = free_port(), queue.Queue(10), []  # type: ignore[var-annotated]
-    server = serve(port, events=lambda _: EventStream(stream))
+    server = serve(port, events=lambda _: HttpResponse.events(stream))
     events = Events(f"http://127.0.0.1:{port}", lambda name, value: told.append(name))
     events.start()
     stream.put(("hello", {}))

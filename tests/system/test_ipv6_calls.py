@@ -14,7 +14,7 @@ from process_kit import RunningProgram, server_argv
 from failover.cli import look_up
 from failover.config.settings import read
 from failover.forwarder import Forwarder
-from failover.net.sockets import open_side
+from failover.net.sockets import check_family
 from plumbing.address import format_address
 from softphone.phone import Account, Phone
 from softphone.ua.events import CallChanged, CallState, RegistrationState
@@ -112,9 +112,9 @@ def test_a_call_over_ipv6_survives_its_server_and_is_billed_by_the_other(
         scene.end()
 
 
-def test_a_side_to_the_other_family_is_refused_with_both_addresses():
+def test_a_server_of_the_other_family_is_refused_with_both_addresses():
     with pytest.raises(OSError, match=r"not of the family of 127\.0\.0\.1:24001 \(\[::1\]:24002\)"):
-        open_side(("127.0.0.1", 24001), ("::1", 24002))
+        check_family(("127.0.0.1", 24001), ("::1", 24002))
 
 
 def test_a_name_of_both_families_gives_the_one_that_is_wanted(monkeypatch):
