@@ -114,12 +114,7 @@ class AddressWatcher:
     def start(self, wait: bool) -> None:
         """Tries to bind for the first time. Raises OSError if that fails and we are not to `wait`
         for the address, or waiting would not help."""
-        try:
-            self._handle(self._bind())
-        except OSError as error:
-            if not wait or error.errno not in BIND_ERRORS:
-                raise
-            self._handle(BIND_ERRORS[error.errno])
+        self._handle(self._event() if wait else self._bind())
         if wait:
             self._schedule_check()
 

@@ -29,10 +29,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from failover.config.settings import CALL_ID, PHONES
-from failover.proxy.destination import literal, response_address
 from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.proxy.fast_path import FastPath
-from failover.proxy.header_rewrite import HeaderRewriter, WayBack
+from failover.proxy.header_rewrite import HeaderRewriter, WayBack, response_address
 from failover.proxy.outage_queue import HANG_UPS, KeptMessage, pause_seconds
 from failover.proxy.pending_messages import (
     OneWayKey,
@@ -46,7 +45,7 @@ from failover.proxy.request_validation import Fields, Refused, is_looped, is_pro
 from failover.upstream.failover import Failover
 from failover.upstream.server_table import Server, ServerTable
 from failover.upstream.upstream_reachability import GracePeriod
-from plumbing.address import Address
+from plumbing.address import Address, literal
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
 from sip.message import BrokenRequest, Request, Response, parse, reply
