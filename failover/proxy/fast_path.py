@@ -356,7 +356,7 @@ class FastPath:
         ))  # fmt: skip
         send: Send = new(Send, (to, onward, target))
         if asker and method == b"INVITE" and not (tag or others):
-            core.orphans.invite_sent(signed, side, send, now)
+            core.orphans.invite_sent(signed, asker, send, now)
         return send
 
     def _reachable(self, goal: Goal, source: Address) -> Address:
