@@ -52,10 +52,6 @@ FAILURES = (Exception, SystemExit)
 MOST_DELIVERIES = 64  # to SBBs, for one event of the network or timer
 
 
-class Circle(RuntimeError):
-    """SBBs fire events for each other without end."""
-
-
 class Router:
     """Delivers events to SBBs. `sbbs`: the first has the highest priority. `answers` makes the
     responses where no SBB does. `failed` is told of every event that an exception or a damaged row
@@ -135,7 +131,7 @@ class Router:
         queue: collections.deque[Event] = collections.deque([event])
         while queue:
             if len(outcomes) > MOST_DELIVERIES:
-                raise Circle(
+                raise RuntimeError(
                     f"services fire events for each other in a circle: {type(queue[0]).__name__} "
                     "is one"
                 )
@@ -158,7 +154,8 @@ class Router:
             entity = Entity(initial.name(event), transaction, getattr(sbb, "records", ()))
             outcome = sbb.handle(event, entity)
             if outcome.writes:
-                entity.check(outcome.writes)
+                for record in outcome.writes:
+                    entity.check(type(record))
                 transaction.put(outcome.writes)
             outcomes.append(outcome)
             if outcome.consumed:
