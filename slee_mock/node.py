@@ -200,14 +200,16 @@ class Node:
         """Handles the events in one transaction if that can be, else one by one."""
         if len(events) > 1 and not self.trouble:
             try:
-                return self.degraded.process_all(events)
+                self.degraded.catch_up(events)
+                return self.router.process_all(events, self.store)
             except Exception:
                 pass  # a conflict with another server; all else is told below
         return [self._decide(event) for event in events]
 
     def _decide(self, event: Arrival) -> Outcome:
         try:
-            return self.degraded.process(event)
+            self.degraded.catch_up([event])
+            return self.router.process(event, self.store)
         except StoreDown as error:
             self._store_failed(error)
             return self.degraded.process_offline(event)
