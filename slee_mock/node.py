@@ -33,7 +33,7 @@ from sip.message import Request, Response
 from slee_mock.cluster.cluster_key import KeyedStore
 from slee_mock.cluster.membership import Membership
 from slee_mock.container.deployment import Context, install
-from slee_mock.container.event_router import FAILURES, Router
+from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, TimerEvent
 from slee_mock.container.timers import BATCH as TIMERS
 from slee_mock.container.timers import Timers
@@ -213,8 +213,6 @@ class Node:
         except StoreDown as error:
             self._store_failed(error)
             return self.degraded.process_offline(event)
-        except FAILURES as error:
-            return self.router.give_up(event, error)
 
     def _tell_of(self, event: Arrival, outcome: Outcome, now: float) -> None:
         self._count_bills(outcome)

@@ -81,7 +81,7 @@ class Router:
             transaction.roll_back(before)
             if isinstance(error, RemoteProtocolError):
                 return self._answers.reject(event, error.status)
-            return self.give_up(event, error)
+            return self._give_up(event, error)
 
     def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
         """Handles `event` and saves what is to be written. May raise StoreDown."""
@@ -93,7 +93,7 @@ class Router:
             except StoreDown:
                 raise
             except FAILURES as error:  # what an SBB wants saved cannot be
-                return self.give_up(event, error)
+                return self._give_up(event, error)
         raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
 
     def process_all(self, events: Sequence[Arrival | TimerEvent], store: Store) -> list[Outcome]:
@@ -107,7 +107,7 @@ class Router:
         transaction.commit(record for outcome in outcomes for record in outcome.writes)
         return outcomes
 
-    def give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
+    def _give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
         """Refuses an event that cannot be handled (RFC 3261 21.5.1). Nothing of it is saved."""
         self._failed(event, error)
         status, reason = 500, "service_failed"
