@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from socketserver import TCPServer
 from typing import Any
 
 from plumbing.address import Address, format_address
@@ -128,49 +129,13 @@ Routes = Mapping[tuple[str, str], Handler]
 # -- the server ------------------------------------------------------------------------------------
 
 
-class HttpServer:
+class HttpServer(ThreadingHTTPServer):
     """Serves `routes`: (method, path) to handler. A path that ends in `/*` matches all below it.
 
-    `start()` returns when the port is bound, or raises OSError naming the address; `stop()` may be
-    called twice. The accepting thread is called `name`, the connections' threads `name`-client.
+    Binds the port at once, or raises OSError naming the address; `stop()` may be called twice. The
+    accepting thread is called `name`, the connections' threads `name`-client.
     """
 
-    def __init__(self, address: Address, routes: Routes, name: str) -> None:
-        self._wanted, self._routes, self._name = address, routes, name
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        try:
-            self._server = _Server(self._wanted, self._routes, self._name)
-        except OSError as error:
-            text = f"{error.strerror or error} ({format_address(self._wanted)})"
-            raise OSError(error.errno, text) from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name=self._name, daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Closes the open connections too."""
-        if self._server and self._thread:
-            self._server.close_connections()
-            self._server.shutdown()
-            self._thread.join()
-            self._server.close_connections()  # those accepted meanwhile
-            self._server.server_close()
-            self._server = self._thread = None
-
-    @property
-    def address(self) -> Address:
-        """The address that it listens on, with the port that the system chose for port 0."""
-        if not self._server:
-            return self._wanted
-        host, port = self._server.server_address[:2]
-        return str(host), int(port)
-
-
-class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # has no effect on daemon threads
     allow_reuse_address = True
@@ -184,16 +149,40 @@ class _Server(ThreadingHTTPServer):
         # open connections; since when one waits for its client (monotonic), None: it is busy
         self.waiting_since: dict[socket.socket, float | None] = {}
         self.log = ThrottledLog(log)
-        super().__init__(address, _Handler)
-        self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
+        self._thread: threading.Thread | None = None
+        try:
+            super().__init__(address, _Handler)
+        except OSError as error:
+            text = f"{error.strerror or error} ({format_address(address)})"
+            raise OSError(error.errno, text) from error
+        self.local_only = ip_address(self.address[0].partition("%")[0]).is_loopback
+
+    def start(self) -> None:
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.1,), name=self.name, daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Closes the open connections too."""
+        if self._thread:
+            self.close_connections()
+            self.shutdown()
+            self._thread.join()
+            self.close_connections()  # those accepted meanwhile
+            self._thread = None
+        self.server_close()
+
+    @property
+    def address(self) -> Address:
+        """The address that it listens on, with the port that the system chose for port 0."""
+        host, port = self.server_address[:2]
+        return str(host), int(port)
 
     def server_bind(self) -> None:
         # HTTPServer's own looks up the host's name in DNS, which may hang for seconds.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        host, port = self.server_address[:2]
-        self.server_name, self.server_port = str(host), int(port)
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.address
 
     # -- the accepting thread ----------------------------------------------------------------------
 
@@ -290,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection. The base class reads the request line, calls `parse_request` and then the
     method's `do_` function, and so on until `close_connection`."""
 
-    server: _Server
+    server: HttpServer
     protocol_version = "HTTP/1.1"
     server_version = "call-failover"
     sys_version = ""

@@ -36,7 +36,6 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from plumbing.address import Address
 from plumbing.packet_info import CONTROL, Ancillary, LocalAddresses, Noticed, can_tell
@@ -52,19 +51,37 @@ LOOK_EVERY = 8  # calls of Channel.receive
 MAX_KNOWN = 4_096  # addresses kept in the kernel's form
 
 
-class DatagramIO(Protocol):
-    """A way to receive and send many datagrams on a non-blocking UDP socket."""
+class DatagramIO:
+    """A way to receive and send many datagrams on a non-blocking UDP socket. This one makes a
+    system call for each (recvfrom, sendto), and works everywhere."""
 
     def receive(
         self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
     ) -> tuple[list[Datagram], OSError | None]:
         """Up to SLOTS datagrams, and the error met after them. `peer`: the address that the socket
         is connected to; `local` is told to which of our addresses each datagram came."""
+        found: list[Datagram] = []
+        try:
+            while len(found) < SLOTS:
+                if local:
+                    found.append(_receive_one(sock, local))
+                    continue
+                data, source = sock.recvfrom(MAX_DATAGRAM)
+                found.append((data, peer or source[:2]))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return found, error
+        return found, None
 
     def send(
         self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool
     ) -> list[Failure]:
         """Sends all it can of at most SLOTS datagrams."""
+        return _send_each(sock, datagrams)
+
+
+SINGLE_IO = DatagramIO()
 
 
 class Channel:
@@ -123,35 +140,6 @@ class Channel:
         return failures
 
 
-class SingleIO:
-    """One system call per datagram (recvfrom, sendto): works everywhere."""
-
-    def receive(
-        self, sock: socket.socket, peer: Address | None, local: LocalAddresses | None = None
-    ) -> tuple[list[Datagram], OSError | None]:
-        found: list[Datagram] = []
-        try:
-            while len(found) < SLOTS:
-                if local:
-                    found.append(_receive_one(sock, local))
-                    continue
-                data, source = sock.recvfrom(MAX_DATAGRAM)
-                found.append((data, peer or source[:2]))
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            return found, error
-        return found, None
-
-    def send(
-        self, sock: socket.socket, datagrams: Sequence[Outgoing], connected: bool
-    ) -> list[Failure]:
-        return _send_each(sock, datagrams)
-
-
-SINGLE_IO = SingleIO()
-
-
 class _IoVec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
@@ -186,7 +174,7 @@ NAMES = {
 HEADER = ctypes.sizeof(_MmsgHdr)
 
 
-class MmsgIO:
+class MmsgIO(DatagramIO):
     """recvmmsg and sendmmsg, for one thread. Raises OSError if the C library has neither."""
 
     def __init__(self) -> None:
@@ -345,7 +333,7 @@ def fastest_io() -> DatagramIO:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             return MmsgIO()
-    return SingleIO()
+    return SINGLE_IO
 
 
 def _receive_one(sock: socket.socket, local: LocalAddresses) -> Datagram:

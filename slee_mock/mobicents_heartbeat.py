@@ -81,9 +81,7 @@ class _Link:
         self.forwarder = forwarder
         self.sock = connect_udp(bind_udp((server[0], 0)), forwarder)
         own = self.sock.getsockname()[:2]
-        # A server that listens on every address names the one from which the forwarder hears it.
-        host = own[0] if server[0] in ("0.0.0.0", "::") else server[0]
-        self.heartbeats = Heartbeats(name, (host, server[1]), forwarder, own, secrets.token_hex(16))
+        self.heartbeats = Heartbeats(name, server, forwarder, own, secrets.token_hex(16))
         self.answered = True
         self.state = ""
 
@@ -140,9 +138,8 @@ class HeartbeatClient:
 
     def leave(self) -> None:
         """Sends GRACEFUL_SHUTDOWN now, and again until it is answered."""
-        if self._left is None:
-            self._left = time.monotonic()
-            self._say_leave(self._links)
+        self._left = time.monotonic()
+        self._say_leave(self._links)
 
     def has_left(self) -> bool:
         """Has every forwarder answered the last heartbeat, or gone?"""

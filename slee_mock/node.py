@@ -33,7 +33,7 @@ from sip.message import Request, Response
 from slee_mock.cluster.cluster_key import KeyedStore
 from slee_mock.cluster.membership import Membership
 from slee_mock.container.deployment import Context, install
-from slee_mock.container.event_router import FAILURES, Router
+from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, TimerEvent
 from slee_mock.container.timers import BATCH as TIMERS
 from slee_mock.container.timers import Timers
@@ -73,10 +73,8 @@ class Observer(Protocol):
 
     def handled(self, message: Request | Response, note: str) -> None: ...
 
-    def store_lost(self) -> None:
-        """The store has just failed, and worked before."""
-
-    def store_found(self) -> None: ...
+    def store_found(self) -> None:
+        """The store works again, and has failed before."""
 
 
 class Node:
@@ -109,7 +107,6 @@ class Node:
         self._pending = PendingTransactions()
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self.trouble = ""  # with the store: a sentence
-        self._stopped = False
         self._last_message = self._left = -math.inf
         self._sign_at = self._replay_at = self._fire_at = self._purge_at = math.inf
 
@@ -131,9 +128,7 @@ class Node:
 
     def stop(self, now: float) -> Sequence[Outcome]:
         """Saves what was deferred, as far as the store takes it, and tells the others that this
-        server stops. Returns what is still to be sent."""
-        self._stopped = True
-        self._sign_at = self._replay_at = self._fire_at = self._purge_at = math.inf
+        server stops. Returns what is still to be sent. Nothing may be called after it."""
         try:
             self.degraded.replay(10 * REPLAY_BATCH)
             self.sign(now, stopped=True)
@@ -168,7 +163,7 @@ class Node:
             try:
                 check(event)
                 if name == HEARTBEATS and isinstance(event, RequestEvent):
-                    yield [self.options.respond(event)]
+                    yield [self.options.respond(event, healthy=not self.trouble)]
                 else:
                     events.append(event)
             except RemoteProtocolError as error:
@@ -203,23 +198,21 @@ class Node:
 
     def _decide_all(self, events: Sequence[Arrival]) -> list[Outcome]:
         """Handles the events in one transaction if that can be, else one by one."""
-        if len(events) > 1 and not self.trouble and not self._stopped:
+        if len(events) > 1 and not self.trouble:
             try:
-                return self.degraded.process_all(events)
+                self.degraded.catch_up(events)
+                return self.router.process_all(events, self.store)
             except Exception:
                 pass  # a conflict with another server; all else is told below
         return [self._decide(event) for event in events]
 
     def _decide(self, event: Arrival) -> Outcome:
         try:
-            if self._stopped:
-                return self.router.unable(event)
-            return self.degraded.process(event)
+            self.degraded.catch_up([event])
+            return self.router.process(event, self.store)
         except StoreDown as error:
             self._store_failed(error)
             return self.degraded.process_offline(event)
-        except FAILURES as error:
-            return self.router.give_up(event, error)
 
     def _tell_of(self, event: Arrival, outcome: Outcome, now: float) -> None:
         self._count_bills(outcome)
@@ -343,16 +336,14 @@ class Node:
             self.counts["dropped", "contended"] += 1
             self._observer.warn(str(error))
             return
-        if not self.trouble:
-            self._observer.store_lost()
-        self.trouble, self.options.healthy = str(error), False
+        self.trouble = str(error)
         self.counts["dropped", "store_failures"] += 1
         self._observer.warn(f"{error}; requests that need it are answered 503")
 
     def _store_works(self) -> None:
         if self.trouble:
             self._observer.store_found()
-        self.trouble, self.options.healthy = "", True
+        self.trouble = ""
 
 
 class PendingTransactions:

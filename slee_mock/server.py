@@ -1,8 +1,8 @@
 """A running server: threads, sockets, clock and life cycle around a node, which makes all decisions
 (node.py).
 
-The `sip` thread owns the socket, the node and its connection to the store. Pages are made on a
-thread that reads the store through a connection of its own (management/queries.py).
+The `sip` thread owns the socket, the node and its connection to the store. Pages are made on HTTP
+threads, which read the store through connections of their own (management/queries.py).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Server:
         )
         # Below: the sip thread's.
         self._node: Node | None = None
-        self._queue, self._working = ReceiveQueue(self._clock.now), False
+        self._queue, self._is_posted = ReceiveQueue(self._clock.now), False
         self._client: HeartbeatClient | None = None
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self._started = time.monotonic()
@@ -93,7 +93,6 @@ class Server:
                     f"{OPEN_SECONDS:g} s; see what keeps its disk or computer busy, or name "
                     "another one"
                 ) from None
-            self._queries.start()
         except BaseException:
             with contextlib.suppress(TimeoutError):  # why it does not start matters more
                 self.stop()
@@ -143,7 +142,7 @@ class Server:
             stack.callback(self._loop.stop, timeout)
             if self._loop.running:
                 stack.callback(self._loop.post, self._close)
-            stack.callback(self._queries.stop, timeout)
+            stack.callback(self._queries.wait, timeout)
             if self._http:
                 stack.callback(self._http.stop)
 
@@ -195,8 +194,7 @@ class Server:
             # Of a pair whose address moves, each asks from its own computer's, where it hears
             # registrations.
             hosts = [host for host, _ in settings.register]
-            log_observer = LogObserver(self._queries.close_store)
-            node = Node(context, member, store, settings.forwarder, hosts, log_observer)
+            node = Node(context, member, store, settings.forwarder, hosts, LogObserver())
             node.start(self._clock.now())
         except Conflict:
             store.close()
@@ -211,7 +209,8 @@ class Server:
 
     def _readable(self) -> None:
         self._queue.fill(self._channel, self._loop.held_up())
-        self._work_on()
+        if not self._is_posted:
+            self._work_on()
 
     def _work_on(self) -> None:
         """Handles a few of the queued datagrams; then timers, questions and what has come meanwhile
@@ -222,13 +221,9 @@ class Server:
                 for outcomes in turn:
                     self._send(outcomes)
         finally:  # what is still queued is handled even so
-            if self._queue and self._node and not self._working:
-                self._working = True
-                self._loop.post(self._work_again)
-
-    def _work_again(self) -> None:
-        self._working = False
-        self._work_on()
+            self._is_posted = bool(self._queue and self._node)
+            if self._is_posted:
+                self._loop.post(self._work_on)
 
     def _on_deadline(self) -> None:
         node = self._node
@@ -303,8 +298,7 @@ class Server:
 class LogObserver:
     """Logs what a node says, with limits for lines that strangers can cause."""
 
-    def __init__(self, store_lost: Callable[[], None]) -> None:
-        self.store_lost = store_lost
+    def __init__(self) -> None:
         self._throttled = ThrottledLog(log)
 
     def warn(self, sentence: str) -> None:

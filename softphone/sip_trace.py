@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from plumbing.address import format_address
+from plumbing.address import Address, format_address
 from plumbing.pcap import CapturedDatagram, pcap
 from softphone.ua.events import MessagePassed
 
@@ -27,10 +27,14 @@ class TracedMessage:
         return self.message.data.decode("utf-8", "replace").replace("\r\n", "\n")
 
     @property
+    def ends(self) -> tuple[Address, Address]:
+        """From where and to where."""
+        local, peer = self.message.local, self.message.peer
+        return (local, peer) if self.message.sent else (peer, local)
+
+    @property
     def route(self) -> str:
-        """From where to where."""
-        local, peer = format_address(self.message.local), format_address(self.message.peer)
-        return f"{local} -> {peer}" if self.message.sent else f"{peer} -> {local}"
+        return " -> ".join(map(format_address, self.ends))
 
 
 class SipTrace:
@@ -62,13 +66,7 @@ class SipTrace:
 
     def as_pcap(self) -> bytes:
         """A capture file of them."""
-        return pcap(
-            CapturedDatagram(each.at, m.local, m.peer, m.data)
-            if m.sent
-            else CapturedDatagram(each.at, m.peer, m.local, m.data)
-            for each in self
-            for m in (each.message,)
-        )
+        return pcap(CapturedDatagram(each.at, *each.ends, each.message.data) for each in self)
 
 
 def clock(wall: float) -> str:

@@ -225,8 +225,10 @@ class FastPath:
         return known
 
     def _goal(self, uri: Uri) -> Goal:
-        address = uri.address()
-        return Goal(address, self._core.lines.table.by_address.get(address))
+        address, table = uri.address(), self._core.lines.table
+        if address in table.former:
+            raise NotOrdinary
+        return Goal(address, table.by_address.get(address))
 
     def _read_target(self, key: tuple[int, bytes, bytes]) -> Target:
         """A Request-URI, with its host cut out, from a side (FROM_PHONES or FROM_SERVERS)."""

@@ -8,7 +8,8 @@ message differs from the received one in these lines and in nothing else.
     Record-Route       added on top, with the server's hint.
     Path               added to a REGISTER, if the table asks for it (RFC 3327).
     Route              removed from the top where it names the forwarder.
-    Route, Request-URI get the successor's address where they name a server that is down.
+    Route, Request-URI get the successor's address where they name a server that is down, or was in
+                       the list before.
     Failover-Kept      tells a server how long ago a request came that reaches it late.
 """
 
@@ -200,8 +201,8 @@ class HeaderRewriter:
             request.push("Path", f"<sip:{format_address(own)};lr>")
 
     def replace_dead(self, request: Request, successor: Server) -> None:
-        """Replaces the address of a server that is down by its successor's, in the first Route and
-        the Request-URI."""
+        """Replaces the address of a server that is down, or has left the list, by its successor's,
+        in the first Route and the Request-URI."""
         route = request.routes[:1]
         if route and self._is_dead(route[0].uri.address()):
             moved = _with_address(route[0].uri, successor.address)
@@ -213,7 +214,9 @@ class HeaderRewriter:
 
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
-        return server is not None and not server.accepts_dialogs
+        if server is None:
+            return address in self.table.former
+        return not server.accepts_dialogs
 
     # -- Failover-Kept -----------------------------------------------------------------------------
 

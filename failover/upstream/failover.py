@@ -128,6 +128,7 @@ class Failover:
     def replace_table(self, table: ServerTable, fall: int, rise: int, now: float) -> Outcome:
         """Serves by another table. What the servers that are not in it owe goes to the others."""
         gone = [each for each in self.table.servers if table.by_name.get(each.name) is not each]
+        table.succeed(self.table)
         hot, self.table, self.fall, self.rise = self.table.hot, table, fall, rise
         outcome = NOTHING
         for server in gone:

@@ -85,7 +85,8 @@ class Marked(NamedTuple):
 
 
 class Store(Protocol):
-    """Every method may raise StoreDown, and BadRecord for a row or key that it cannot keep."""
+    """Every method may raise StoreDown. Kinds, keys and texts are text that can be encoded, and
+    times finite: Transaction sees to that."""
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
@@ -259,8 +260,10 @@ def _check_text(*names: str) -> None:
 
 def _due(record: Record) -> float | None:
     due = record.due
-    if due is None or (isinstance(due, (int, float)) and math.isfinite(due)):
-        return due
+    if due is None:
+        return None
+    if isinstance(due, (int, float)) and math.isfinite(due):
+        return float(due)
     raise BadRecord(f"the {record.KIND} record {record.key!r} cannot be due at {due!r}")
 
 

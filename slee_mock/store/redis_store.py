@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from slee_mock.store.interface import BadName, ConditionalWrite, Conflict, Marked, Row, StoreDown
+from slee_mock.store.interface import ConditionalWrite, Conflict, Marked, Row, StoreDown
 from slee_mock.store.redis_url import RedisPlace
 
 LEAST_LIBRARY = (8, 1)  # version of the client library that has all that is used here
@@ -112,11 +112,6 @@ end
 return found
 """
 
-_MARK = """
-local found = redis.call('ZREVRANGE', ARGV[1] .. 'scan:' .. ARGV[2], ARGV[3], ARGV[3], 'WITHSCORES')
-return found[2] and {string.format('%d', found[2])} or {}
-"""
-
 
 def _redis_library() -> Any:
     """The client library, which only this store needs. Raises StoreDown if it is not installed, or
@@ -155,21 +150,21 @@ class RedisStore:
             self._client = self._make_client()
         except self._redis.RedisError as error:
             raise StoreDown(self._sentence(error)) from None
-        self._scripts = {each: self._client.register_script(each) for each in (_SAVE, _WALK, _MARK)}
+        self._scripts = {each: self._client.register_script(each) for each in (_SAVE, _WALK)}
 
     def get(self, kind: str, key: str) -> Row | None:
         self._catch_up()
-        row = _bytes(f"{PREFIX}row:{kind}:{key}")
+        row = f"{PREFIX}row:{kind}:{key}"
         version, text = self._ask(self._client.hmget, row, "version", "text")
         return _row(version, text) if version else None
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        words: list[bytes] = []
+        words: list[str] = []
         for change in changes:
             action = "=" if change.check_only else "-" if change.text is None else "+"
             due = "" if change.due is None else repr(change.due)
             fields = (change.kind, change.key, str(change.version), action, change.text or "", due)
-            words += [_bytes(field) for field in fields]
+            words += fields
         self._catch_up()
         late = self._replicate(words)
         if late:
@@ -186,8 +181,9 @@ class RedisStore:
 
     def mark(self, kind: str, newer: int) -> int | None:
         self._catch_up()
-        found = self._run(_MARK, kind, newer)
-        return int(found[0]) if found else None
+        scan = f"{PREFIX}scan:{kind}"
+        found = self._ask(self._client.zrevrange, scan, newer, newer, True)
+        return int(found[0][1]) if found else None
 
     def count(self, kind: str) -> int:
         self._catch_up()
@@ -237,7 +233,7 @@ class RedisStore:
         if connection.read_response()[0] != b"master":
             raise self._redis.ReadOnlyError("READONLY")
 
-    def _run(self, script: str, *words: bytes | str | int) -> Any:
+    def _run(self, script: str, *words: str | int) -> Any:
         return self._ask(self._scripts[script], (), (PREFIX, *words))
 
     def _ask(self, command: Callable[..., Any], *words: Any) -> Any:
@@ -282,7 +278,7 @@ class RedisStore:
         now = time.monotonic()  # Sentinels that do not answer must not take much of the time
         self._follow_at = now + max(FOLLOW_SECONDS, FOLLOW_PAUSE * (now - began))
 
-    def _replicate(self, words: Sequence[bytes]) -> int:
+    def _replicate(self, words: Sequence[str]) -> int:
         """Runs the script and waits for a replica. Returns the number of the change that is out of
         date, or 0."""
         self._unconfirmed = True
@@ -334,10 +330,3 @@ class RedisStore:
 def _row(version: bytes, text: bytes | None) -> Row:
     """A row that makes no sense becomes one that cannot be read: it must not hide the others."""
     return Row((text or b"").decode(errors="replace"), int(version) if version.isdigit() else 0)
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise BadName(f"the store keeps text alone: {error}") from None

@@ -38,8 +38,6 @@ from pathlib import Path
 from typing import Any
 
 from slee_mock.store.interface import (
-    BadName,
-    BadRecord,
     ConditionalWrite,
     Conflict,
     Marked,
@@ -53,8 +51,6 @@ LOCKED_SECONDS = 0.001  # the same while a program is known to hold the lock
 OPEN_SECONDS = 5.0  # in which servers that start together must have taken their turns
 READER_OPEN_SECONDS = 1.0  # the same for a reader, which waits only for a store being made
 FILES_AFTER_SAVE = 2  # files checked after each save: the database and its -wal
-# SQLite's and Python's errors for a value that no row can hold.
-BAD_VALUES = (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError)
 APPLICATION_ID = 0x43464F56  # "CFOV": tells our file from another program's database
 
 _TABLE = """CREATE TABLE IF NOT EXISTS record (
@@ -82,8 +78,8 @@ DELETE = "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?"
 
 class SqliteStore:
     """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it
-    cannot be used. `reading`: for a reader only; then it is not made, and another program's lock
-    does not matter."""
+    cannot be used. `reading`: for a reader that closes it soon; then it is not made, another
+    program's lock does not matter, and the files are checked while it is opened."""
 
     def __init__(
         self, path: str, busy_timeout: float = BUSY_SECONDS, reading: bool = False
@@ -105,7 +101,7 @@ class SqliteStore:
         return self._files.alone
 
     def get(self, kind: str, key: str) -> Row | None:
-        found = self._rows(GET, (kind, key), self._reading)
+        found = self._rows(GET, (kind, key))
         return Row(*found[0]) if found else None
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
@@ -121,18 +117,18 @@ class SqliteStore:
 
     def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         values = (kind, HIGHEST if before is None else before, -1 if limit is None else limit)
-        found = self._rows(WALK, values, self._reading)
+        found = self._rows(WALK, values)
         return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
 
     def mark(self, kind: str, newer: int) -> int | None:
-        found = self._rows(MARK, (kind, newer), self._reading)
+        found = self._rows(MARK, (kind, newer))
         return int(found[0][0]) if found else None
 
     def count(self, kind: str) -> int:
-        return int(self._rows(COUNT, (kind,), self._reading)[0][0])
+        return int(self._rows(COUNT, (kind,))[0][0])
 
     def due(self, now: float, limit: int) -> list[tuple[str, str]]:
-        return self._rows(DUE, (now, limit), True)
+        return self._rows(DUE, (now, limit), look=True)
 
     def close(self) -> None:
         """The last one to close folds the WAL back into the file."""
@@ -141,12 +137,10 @@ class SqliteStore:
             self._connection = None
         self._files.leave()
 
-    def _rows(self, question: str, values: tuple[Any, ...], look: bool) -> list[Any]:
-        """`look`: check the files first, for a caller that saves nothing."""
+    def _rows(self, question: str, values: tuple[Any, ...], look: bool = False) -> list[Any]:
+        """`look`: check the files first."""
         with self._errors:
-            connection = (
-                self._sound() if self._lost or self._connection is None else self._connection
-            )
+            connection = self._sound()
             if look:
                 self._look()
             return connection.execute(question, values).fetchall()
@@ -303,8 +297,7 @@ def _text(text: bytes) -> str:
 
 
 class _Sentences:
-    """A context in which SQLite's errors become StoreDown, with a sentence for the operator, or
-    BadRecord."""
+    """A context in which SQLite's errors become StoreDown, with a sentence for the operator."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -313,10 +306,6 @@ class _Sentences:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise BadName(f"the store {self._path} keeps text alone: {error}") from error
-        if isinstance(error, BAD_VALUES):
-            raise BadRecord(f"the store {self._path} cannot keep this: {error}") from error
         if isinstance(error, sqlite3.Error):
             raise StoreDown(_sentence(self._path, error)) from error
 

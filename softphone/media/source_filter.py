@@ -20,9 +20,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from plumbing.address import Address
 from softphone.media.rtp import Packet
 
-Address = tuple[str, int]
 SILENCE = 0.5  # seconds without a packet after which a stream may come from elsewhere
 LEFT = 1.0  # seconds without a packet from the address named last until an older one is heard again
 MOST_LEFT = 12  # addresses that are remembered

@@ -157,7 +157,10 @@ class Stream:
             return None
         codec = self._codecs.get(packet.payload_type)
         known = codec is not None or packet.payload_type in self._events
-        if not self._is_ours(packet, source, now, known):
+        # One of a type that we do not know proves no new source.
+        if not known and not self._source.is_current(packet, source):
+            return None
+        if len(packet.payload) > LONGEST_PAYLOAD or not self._source.accepts(packet, source, now):
             return None
         if packet.ssrc == self._sender.ssrc:
             self._collide(source)
@@ -228,14 +231,6 @@ class Stream:
             codec=self.plan.codec,
             elsewhere=self._source.remote[0] if self._source.elsewhere else "",
         )
-
-    def _is_ours(self, packet: Packet, source: Address, now: float, known: bool) -> bool:
-        """Does the packet belong to this call? One of a type not `known` proves no new source."""
-        if len(packet.payload) > LONGEST_PAYLOAD or not (
-            known or self._source.is_current(packet, source)
-        ):
-            return False
-        return self._source.accepts(packet, source, now)
 
     def _count(self, packet: Packet, now: float) -> bool:
         if self._reception is None or self._reception.ssrc != packet.ssrc:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, unquote
 
+from plumbing.address import Address as Address
 from sip import VERSION
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
 from sip.uri import Uri
-
-Address = tuple[str, int]
 
 USER_AGENT = f"call-failover-softphone/{VERSION}"
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")

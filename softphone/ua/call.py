@@ -14,7 +14,7 @@ from sip import sdp
 from sip.dialog import TARGET_REFRESHING, Dialog, next_hop
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
-from sip.message import Request, Response, reply
+from sip.message import Request, Response
 from sip.timing import PATIENCE, T1, T2
 from softphone.ua import user_messages
 from softphone.ua.account import ALLOW, Address
@@ -28,7 +28,7 @@ from softphone.ua.call_states import (
     TALKING,
     CallInput,
 )
-from softphone.ua.client_request import ClientRequest
+from softphone.ua.client_request import ClientRequest, ResponseHandler
 from softphone.ua.events import CallChanged, CallState, CallView, Direction, ProbeAnswered
 from softphone.ua.info_dtmf import InfoDigits
 from softphone.ua.offer_answer import CONTENT_TYPE, OfferAnswer, offers
@@ -68,7 +68,7 @@ class Call:
         self.timers = NamedTimers()
         self.dialog: Dialog | None = None
         self.negotiation: OfferAnswer | None = None
-        self.timer = SessionTimer(
+        self.session_timer = SessionTimer(
             layer.session_expires, self.timers, self.refresh, self._on_silence
         )
         # our re-INVITE, or the UPDATE that refreshes, while under way
@@ -113,7 +113,7 @@ class Call:
                 self.answered_at = now
             elif state in (ENDING, ENDED) and self.ended_at is None:
                 self.ended_at = now
-                self.timer.stop()
+                self.session_timer.stop()
         self.status = status or self.status
         if state is ENDED:
             self.timers.cancel("glare", "ring", "no answer", "cancel")
@@ -191,7 +191,7 @@ class Call:
         def again(later: float) -> None:
             self.hold(on, later)
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
             if self._modified(exchange, response, later, again, "glare"):
                 refused = user_messages.NO_HOLD if hold else user_messages.NO_RESUME
                 self.emit_talking(later, refused.format(name=self.name))
@@ -199,21 +199,18 @@ class Call:
         if self._modification or self._awaits_late_answer:
             self.timers.set("glare", now + T1, again)
             return
-        fields, body = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE), talk.offer(hold)
-        self._modification = self.ask("INVITE", answered, now, fields, body)
+        self._modification = self.ask("INVITE", answered, now, body=talk.offer(hold))
 
     def probe(self, now: float) -> None:
         """OPTIONS within the dialog: is the path alive? Its answer comes as ProbeAnswered."""
         if self.state is not TALKING or self.dialog is None:
             return
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            status = 408 if response is None else response.status
-            if status >= 200:
-                self.layer.emit(ProbeAnswered(later, self.call_id, now, status))
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
+            self.layer.emit(ProbeAnswered(later, self.call_id, now, response.status))
             # silence ends no call here, for its sound may well go on
-            if status == 481:
-                self.lost(later, status)
+            if response.status == 481:
+                self.lost(later, 481)
 
         self.ask("OPTIONS", answered, now)
 
@@ -222,7 +219,7 @@ class Call:
     def ask(
         self,
         method: str,
-        handler: Callable[[ClientRequest, Response | None, float], None],
+        handler: ResponseHandler,
         now: float,
         fields: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
@@ -231,8 +228,10 @@ class Call:
         """Send a request within the call's dialog, or within another `dialog` of its INVITE."""
         dialog = dialog or self.dialog
         assert dialog is not None
-        contact = (("Contact", self.layer.contact),) if method in TARGET_REFRESHING else ()
-        request = dialog.request(method, [*contact, *fields], body)
+        if method in TARGET_REFRESHING:
+            fields = (("Contact", self.layer.contact), ALLOW, *self.session_timer.request_fields())
+            fields += (CONTENT_TYPE,) if body else ()
+        request = dialog.request(method, fields, body)
         destination = self.layer.address_of(next_hop(request), self.reached_at)
         return self.layer.ask(ClientRequest(request, destination, handler, dialog.next_seq), now)
 
@@ -241,24 +240,26 @@ class Call:
         self._bye_waits = self._unacked is not None
         if not self._bye_waits and self.dialog is not None:
             until = now + PATIENCE
-            self.part(
+            self.end_dialog(
                 self.dialog, now, until, lambda at: self.change(GONE, at, self._reason_to_leave)
             )
 
-    def part(self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]) -> None:
+    def end_dialog(
+        self, dialog: Dialog, now: float, until: float, done: Callable[[float], None]
+    ) -> None:
         """BYE; again after Retry-After while a server on the way cannot handle it, until the time
         `until`. Whatever else is answered, 481 and silence too: it is over (RFC 3261 15.1.1)."""
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            if response is not None and response.status < 200:
-                return
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
             pause = pause_before_again(response)
             if pause is None or until - later < 1.0:
                 done(later)
             else:
                 again = min(later + pause, until)
                 self.timers.set(
-                    f"bye {dialog.remote.tag}", again, lambda at: self.part(dialog, at, until, done)
+                    f"bye {dialog.remote.tag}",
+                    again,
+                    lambda at: self.end_dialog(dialog, at, until, done),
                 )
 
         self.ask("BYE", answered, now, dialog=dialog)
@@ -271,54 +272,44 @@ class Call:
             return
         if self._modification or self._unacked is not None:
             self.timers.set("refresh", now + RETRY, self.refresh)
-        elif self.timer.takes_update:
-            self._modification = self.ask(
-                "UPDATE", self._on_refreshed, now, (ALLOW, *self.timer.request_fields())
-            )
+        elif self.session_timer.takes_update:
+            self._modification = self.ask("UPDATE", self._on_refreshed, now)
         else:
-            fields = (ALLOW, *self.timer.request_fields(), CONTENT_TYPE)
-            self._modification = self.ask("INVITE", self._on_refreshed, now, fields, talk.repeat())
+            self._modification = self.ask("INVITE", self._on_refreshed, now, body=talk.repeat())
 
-    def _on_refreshed(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
+    def _on_refreshed(self, exchange: ClientRequest, response: Response, now: float) -> None:
         status = self._modified(exchange, response, now, self.refresh, "refresh")
-        if status in (405, 501) and self.timer.takes_update:
-            self.timer.takes_update = False
+        if status in (405, 501) and self.session_timer.takes_update:
+            self.session_timer.takes_update = False
             self.refresh(now)
         elif status:
-            self.timer.again(response, now)
+            self.session_timer.again(response, now)
 
     def _modified(
         self,
         exchange: ClientRequest,
-        response: Response | None,
+        response: Response,
         now: float,
         again: Action,
         timer: str,
     ) -> int:
         """Handles an answer to our re-INVITE or UPDATE as far as both are alike: `again` makes the
         request once more, by the named timer after a glare. The status of a refusal, else 0."""
-        status = 408 if response is None else response.status
-        invited = exchange.request.method == "INVITE"
-        if status < 200:
-            return 0
-        if (
-            invited
-            and response
-            and status < 300
-            and not self.acknowledge(exchange.request, response, now)
-        ):
+        status, invited = response.status, exchange.request.method == "INVITE"
+        succeeded = status < 300
+        if invited and succeeded and not self.acknowledge(exchange.request, response, now):
             return 0  # a repeated 2xx
         self._modification = None
         if self.state is not TALKING or self.negotiation is None:
             return 0
-        if response is not None and status < 300:
-            self.timer.agreed(response, now)
+        if succeeded:
+            self.session_timer.agreed(response, now)
             self._agree_anew(response, invited, now)
         elif invited:
             self.negotiation.withdraw()
         if status == 491:
             self.timers.set(timer, now + self._glare_pause(), again)
-        elif status == 422 and response is not None and self.timer.lengthen(response):
+        elif status == 422 and self.session_timer.lengthen(response):
             again(now)
         elif status in (408, 481):
             self.lost(now, status)
@@ -336,7 +327,7 @@ class Call:
 
     def _on_silence(self, now: float) -> None:
         """RFC 4028 10: nobody refreshed the session, so it is over, on both sides."""
-        sentence = user_messages.heard_nothing(self.name, self.timer.silence(now))
+        sentence = user_messages.heard_nothing(self.name, self.session_timer.silence(now))
         self.send_bye(now)
         self.change(GONE, now, sentence, 408)
 
@@ -473,28 +464,18 @@ class Call:
     def accept_update(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         # Before the call is answered there is no session yet that could expire.
         timer = (
-            self.timer.answer_fields(incoming.request, now)
+            self.session_timer.answer_fields(incoming.request, now)
             if self.state is TALKING
             else [SUPPORTED]
         )
-        fields = [
-            ("Contact", self.layer.contact),
-            ALLOW,
-            *timer,
-            *([CONTENT_TYPE] if body else []),
-        ]
-        incoming.respond(reply(incoming.request, 200, fields=fields, body=body), now)
+        incoming.answer(200, now, ("Contact", self.layer.contact), ALLOW, *timer, body=body)
 
     def accept(self, incoming: ServerRequest, body: bytes, now: float) -> None:
         """200 to their INVITE, repeated until the ACK comes (RFC 3261 13.3.1.4)."""
         assert self.dialog is not None
-        timer = self.timer.answer_fields(incoming.request, now)
+        timer = self.session_timer.answer_fields(incoming.request, now)
         fields = [("Contact", self.layer.contact), ALLOW, *self.layer.who_answers, *timer]
-        fields += [CONTENT_TYPE] if body else []
-        response = reply(
-            incoming.request, 200, to_tag=self.dialog.local.tag, fields=fields, body=body
-        )
-        incoming.respond(response, now)
+        response = incoming.answer(200, now, *fields, to_tag=self.dialog.local.tag, body=body)
         self._unacked = incoming.request.cseq.number
 
         def repeat(later: float) -> None:
@@ -549,9 +530,9 @@ class Call:
             self.send_bye(now)
 
 
-def pause_before_again(response: Response | None) -> float | None:
+def pause_before_again(response: Response) -> float | None:
     """Seconds until a BYE or CANCEL is worth sending again: a server on the way was overloaded or
     had nobody to send it to (RFC 3261 21.5). None: it need not be."""
-    if response is None or response.status not in (500, 502, 503, 504):
+    if response.status not in (500, 502, 503, 504):
         return None
     return retry_after(response) or BYE_AGAIN

@@ -42,10 +42,6 @@ class Proofs:
     has_rung: bool = False  # somebody beyond the servers has answered
     why_not: str = ""
 
-    def refused(self, key: Key, challenge: Challenge) -> bool:
-        """Was that realm answered in vain?"""
-        return key in self.fresh and not challenge.stale
-
 
 class DigestCredentials:
     """The challenges of the registrar, which are answered in advance, and how often each nonce was
@@ -77,8 +73,8 @@ class DigestCredentials:
         if found and not challenges:
             realm = next(iter(found.values())).realm[:40]
             proofs.why_not = legible(ASKED_IN_STRANGE_REALM.format(realm=realm, name=user))
-        refused = any(proofs.refused(key, challenge) for key, challenge in challenges.items())
-        if not challenges or refused or proofs.rounds >= MAX_ROUNDS:
+        in_vain = any(key in proofs.fresh and not each.stale for key, each in challenges.items())
+        if not challenges or in_vain or proofs.rounds >= MAX_ROUNDS:
             return None
         self._remember(request, challenges)
         proofs.rounds += 1

@@ -93,7 +93,7 @@ class IncomingCall(Call):
                 incoming.answer(200, now)
                 self._refuse(error.status, now, self._nothing_in_common)
                 return
-        incoming.respond(reply(request, 200, fields=[CONTENT_TYPE] if body else [], body=body), now)
+        incoming.answer(200, now, body=body)
         if self._picked_up:
             self.pick_up(now)
 

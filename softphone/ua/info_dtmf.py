@@ -35,7 +35,7 @@ class InfoDigits:
         it does not."""
         if self._call.state is not TALKING or len(self._waiting) >= MOST_WAITING:
             return
-        if not self._call.timer.takes_info:
+        if not self._call.session_timer.takes_info:
             self._refuse(digit, now)
             return
         self._waiting.append(digit)
@@ -47,25 +47,19 @@ class InfoDigits:
         self._under_way = True
         digit = self._waiting.popleft()
 
-        def answered(exchange: ClientRequest, response: Response | None, later: float) -> None:
-            self._on_answered(digit, response, later)
+        def answered(exchange: ClientRequest, response: Response, later: float) -> None:
+            self._under_way = False
+            if response.status < 300:
+                self._call.layer.emit(DigitPassed(later, self._call.call_id, digit, True))
+            elif response.status == 481:
+                self._call.lost(later, 481)
+            else:
+                self._waiting.clear()
+                self._refuse(digit, later)
+            self._next(later)
 
         body = f"Signal={digit}\r\nDuration={DURATION}\r\n".encode()
         self._call.ask("INFO", answered, now, (DTMF_RELAY,), body)
-
-    def _on_answered(self, digit: str, response: Response | None, now: float) -> None:
-        status = 408 if response is None else response.status
-        if status < 200:
-            return
-        self._under_way = False
-        if status < 300:
-            self._call.layer.emit(DigitPassed(now, self._call.call_id, digit, True))
-        elif status == 481:
-            self._call.lost(now, status)
-        else:
-            self._waiting.clear()
-            self._refuse(digit, now)
-        self._next(now)
 
     def _refuse(self, digit: str, now: float) -> None:
         call = self._call

@@ -78,17 +78,20 @@ class KeepAlive:
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         if exchange.unanswered >= TELL_AFTER:
             self._layer.abandon(exchange)
-            self._on_answer(exchange, None, now)
+            self._doubt(True, now)
 
-    def _on_answer(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if response is not None and response.status < 200:
-            return
-        self._pending = None
-        if response is not None and response.status not in (408, 503):
+    def _on_answer(self, exchange: ClientRequest, response: Response, now: float) -> None:
+        if response.status in (408, 503):
+            self._doubt(exchange.timed_out, now)
+        else:
+            self._pending = None
             self._follow(response, now)
-            return
+
+    def _doubt(self, is_silent: bool, now: float) -> None:
+        """No server lives, it seems."""
+        self._pending = None
         if self._registration.state is RegistrationState.REGISTERED:
-            self._in_doubt_since = now if response is None else None
+            self._in_doubt_since = now if is_silent else None
             self._registration.register(now)
 
     def _follow(self, response: Response, now: float) -> None:

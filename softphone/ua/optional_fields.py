@@ -17,10 +17,9 @@ def listed(message: Message, name: str) -> list[str]:
         return []
 
 
-def retry_after(response: Response | None) -> float | None:
+def retry_after(response: Response) -> float | None:
     """Seconds of Retry-After (RFC 3261 20.33), kept within what a person would wait."""
-    text = (response.get("Retry-After") or "") if response is not None else ""
-    digits = text.split("(")[0].split(";")[0].strip()
+    digits = (response.get("Retry-After") or "").split("(")[0].split(";")[0].strip()
     return min(max(float(digits), 1.0), 60.0) if is_number(digits, 8) else None
 
 

@@ -22,7 +22,6 @@ from softphone.ua.redirect import Redirection
 from softphone.ua.reliable_provisional import RELIABLE, EarlyDialog, rseq_of
 from softphone.ua.transaction_layer import ServerRequest, TransactionLayer
 from softphone.ua.user_messages import (
-    NO_ANSWER,
     name_of_callee,
     why_no_credentials,
     why_not_called,
@@ -88,13 +87,18 @@ class OutgoingCall(Call):
         fields += [
             ("Contact", layer.contact),
             ALLOW,
-            *self.timer.request_fields(),
+            *self.session_timer.request_fields(),
             RELIABLE,
             CONTENT_TYPE,
         ]
         request = Request("INVITE", str(self._target), fields, body)
         self._pending = ClientRequest(
-            request, self.reached_at, self._on_response, self._next_seq, self._on_repeat
+            request,
+            self.reached_at,
+            self._on_final,
+            self._next_seq,
+            self._on_repeat,
+            self._on_provisional,
         )
         layer.ask(self._pending, now)
 
@@ -119,9 +123,7 @@ class OutgoingCall(Call):
             if self.timers.due("no answer") is None:
                 self.timers.set("no answer", now + PATIENCE, self._on_no_final)
 
-    def _on_cancel_answered(
-        self, cancel: ClientRequest, response: Response | None, now: float
-    ) -> None:
+    def _on_cancel_answered(self, cancel: ClientRequest, response: Response, now: float) -> None:
         """A server that could not handle it has left the other phone ringing."""
         pause = pause_before_again(response)
 
@@ -148,14 +150,12 @@ class OutgoingCall(Call):
         if self.state is CALLING and exchange.unanswered == TELL_AFTER:
             self.tell(user_messages.NO_ANSWER_YET.format(name=self.name), now)
 
-    def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if response is None:
+    def _on_final(self, exchange: ClientRequest, response: Response, now: float) -> None:
+        if exchange.timed_out:
             # A stateless proxy says nothing of its own (RFC 3261 16.11): the phone behind it may be
             # the silent one.
             silence = user_messages.NOBODY_ANSWERS.format(name=self.name)
-            self._failed(NO_ANSWER, silence, now)
-        elif response.status < 200:
-            self._on_provisional(exchange, response, now)
+            self._failed(response.status, silence, now)
         elif response.status < 300:
             try:
                 self._on_success(exchange, response, now)
@@ -164,7 +164,7 @@ class OutgoingCall(Call):
         elif (
             response.status == 422
             and self.state in (CALLING, RINGING)
-            and self.timer.lengthen(response)
+            and self.session_timer.lengthen(response)
         ):
             self._invite(exchange.request.body, now)
         else:
@@ -265,7 +265,7 @@ class OutgoingCall(Call):
         if self.state is ENDING:
             self.send_bye(now)
             return
-        self.timer.agreed(response, now)
+        self.session_timer.agreed(response, now)
         try:
             self._agree(early, response)
         except RemoteProtocolError:
@@ -305,7 +305,7 @@ class OutgoingCall(Call):
         except RemoteProtocolError:
             return  # one that cannot be left must not end the call with the other
         self.ack_for(other, invite, now, seq=response.cseq.number)
-        self.part(other, now, now + PATIENCE, lambda later: None)
+        self.end_dialog(other, now, now + PATIENCE, lambda later: None)
 
     def take_late_success(self, response: Response, now: float) -> bool:
         """A 2xx to an INVITE of ours that had another final response, or none for so long that we

@@ -150,28 +150,26 @@ class Registration:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def _on_response(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
-        if response is not None and response.status < 200:
-            return
+    def _on_response(self, exchange: ClientRequest, response: Response, now: float) -> None:
         self._pending = None
         if exchange.request.get("Expires") == "0":  # the binding is taken back
             if self.state is not RegistrationState.UNREGISTERED:
                 self._ask(self._asked_expires, now)
             return
-        status = 408 if response is None else response.status
-        if response is not None and status < 300:
+        status = response.status
+        if status < 300:
             self._layer.answers_from = exchange.came_from
             self._accepted(response, now)
         elif status in (401, 407):
             wrong = why_no_credentials(self._account.username, self._account.password)
             self._refused(exchange.proofs.why_not or wrong, now, not exchange.proofs.why_not)
-        elif response is not None and status == 423 and self._lengthen(response):
+        elif status == 423 and self._lengthen(response):
             self._ask(self._asked_expires, now)
         elif status in TRANSIENT:
             self._try_again(exchange, response, now)
         else:
-            reason = response.reason if response else ""
-            self._refused(why_not_registered(status, self._account.username, reason), now)
+            why = why_not_registered(status, self._account.username, response.reason)
+            self._refused(why, now)
             self.timers.set("refresh", now + self._refused_pause, self._refresh)
             self._refused_pause = min(2 * self._refused_pause, LONGEST_REFUSED_PAUSE)
 
@@ -236,10 +234,10 @@ class Registration:
         self._asked_expires = max(int(text), self._wanted_expires)
         return True
 
-    def _try_again(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
+    def _try_again(self, exchange: ClientRequest, response: Response, now: float) -> None:
         pause = retry_after(response) or self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        sentence = trying_again(pause, None if response else exchange.destination)
+        sentence = trying_again(pause, exchange.destination if exchange.timed_out else None)
         self._become(RegistrationState.UNREACHABLE, sentence, now)
         self.timers.set("refresh", now + pause, self._refresh)
 

@@ -107,7 +107,7 @@ class SessionTimer:
         else:
             self._begin(theirs.interval, theirs.refresher != "uas", now)
 
-    def again(self, response: Response | None, now: float) -> None:
+    def again(self, response: Response, now: float) -> None:
         """The refresh could not be done, which ends nothing as long as there is time left (RFC 4028
         10)."""
         if self._refreshes and self._interval:

@@ -31,7 +31,7 @@ from sip.uri import Uri
 from sip.via import MAGIC_COOKIE, Via
 from softphone.ua.account import USER_AGENT, Account, Address, Randomness
 from softphone.ua.address_comparison import is_literal, same_address
-from softphone.ua.client_request import Actions, ClientRequest, Send
+from softphone.ua.client_request import Actions, ClientRequest, ResponseHandler, Send
 from softphone.ua.digest_auth import DigestCredentials
 from softphone.ua.events import AgentEvent, MessagePassed
 from softphone.ua.user_messages import ASKED_BY_STRANGER, legible, name_of_server, summary
@@ -53,11 +53,20 @@ class ServerRequest:
         self._layer.apply(self.transaction.respond(response, now), self.destination, now)
 
     def answer(
-        self, status: int, now: float, *fields: tuple[str, str], to_tag: str = "", reason: str = ""
-    ) -> None:
-        self.respond(
-            reply(self.request, status, reason, to_tag or self._layer.new_token(), fields), now
-        )
+        self,
+        status: int,
+        now: float,
+        *fields: tuple[str, str],
+        to_tag: str = "",
+        reason: str = "",
+        body: bytes = b"",
+    ) -> Response:
+        """Respond with these; the response. `body`: a session description."""
+        fields = (*fields, ("Content-Type", CONTENT_TYPE)) if body else fields
+        to_tag = to_tag or self._layer.new_token()
+        response = reply(self.request, status, reason, to_tag, fields, body)
+        self.respond(response, now)
+        return response
 
 
 class TransactionLayer:
@@ -82,9 +91,7 @@ class TransactionLayer:
         self.outcome = Actions()
         self.retransmissions = 0
         self.dropped: Counter[str] = Counter()
-        self.on_request: Callable[[ServerRequest, float], None] = lambda incoming, now: (
-            incoming.answer(501, now)
-        )
+        self.on_request: Callable[[ServerRequest, float], object] = lambda incoming, now: None
         self.on_ack: Callable[[Request, float], None] = lambda request, now: None
         self.on_late_success: Callable[[Response, float], bool] = lambda response, now: False
         self.answers_from: Address | None = None  # where REGISTER was accepted, if not `server`
@@ -161,7 +168,7 @@ class TransactionLayer:
     def cancel(
         self,
         exchange: ClientRequest,
-        handler: Callable[[ClientRequest, Response | None, float], None],
+        handler: ResponseHandler,
         now: float,
     ) -> None:
         """CANCEL an INVITE that is proceeding; the INVITE's own final response says what came of it
@@ -200,7 +207,7 @@ class TransactionLayer:
         transaction = exchange.transaction = ClientTransaction(exchange.request)
         if len(self._clients) >= MAX_TRANSACTIONS:
             self.dropped["own requests beyond the bound"] += 1
-            self._hand_over(exchange, None, now)
+            self._time_out(exchange, now)
             return
         self._clients[client_key(exchange.request)] = transaction, exchange
         self._run(transaction, exchange, transaction.start(now), now)
@@ -218,18 +225,27 @@ class TransactionLayer:
         if transaction is not exchange.transaction:
             return
         for item in todo:
-            if not isinstance(item, Transmit):
-                message = item.message if isinstance(item, Deliver) else None
-                self._hand_over(exchange, message if isinstance(message, Response) else None, now)
+            if isinstance(item, Deliver) and isinstance(item.message, Response):
+                self._hand_over(exchange, item.message, now)
+            elif not isinstance(item, Transmit):
+                self._time_out(exchange, now)
             elif item.repeated and exchange.on_repeat:
                 exchange.on_repeat(exchange, now)
 
-    def _hand_over(self, exchange: ClientRequest, response: Response | None, now: float) -> None:
+    def _time_out(self, exchange: ClientRequest, now: float) -> None:
+        exchange.timed_out = True
+        self._hand_over(exchange, reply(exchange.request, 408), now)
+
+    def _hand_over(self, exchange: ClientRequest, response: Response, now: float) -> None:
         if exchange.closed:
             return
-        if response is not None and 100 < response.status < 200 and response.to.tag:
-            exchange.proofs.has_rung = True
-        if response is not None and response.status in (401, 407) and not exchange.given_up:
+        if response.status < 200:
+            if response.status > 100 and response.to.tag:
+                exchange.proofs.has_rung = True
+            if exchange.on_provisional:
+                exchange.on_provisional(exchange, response, now)
+            return
+        if response.status in (401, 407) and not exchange.given_up:
             again = self._prove(exchange, response)
             if again is not None:
                 exchange.request = again
@@ -404,11 +420,8 @@ class TransactionLayer:
         self._forget_terminated()
 
     def _fire(self, transaction: Transaction, now: float) -> list[Outcome]:
-        if transaction.deadline is None or transaction.deadline > now:
-            return []
-        before = transaction.retransmissions
         todo = transaction.on_deadline(now)
-        self.retransmissions += transaction.retransmissions - before
+        self.retransmissions += sum(isinstance(each, Transmit) and each.repeated for each in todo)
         return todo
 
     def _transactions(self) -> list[Transaction]:

@@ -11,7 +11,6 @@ from sip.header import NameAddr
 from sip.message import Message, Request, Response
 from softphone.translation import tr
 
-NO_ANSWER = 408  # RFC 3261 8.1.3.1: silence counts as this
 LONGEST = 120
 _SERVER = re.compile(r"call-failover-slee/[\w.+-]{1,32} \(([\w.-]{1,32})\)", re.ASCII)
 

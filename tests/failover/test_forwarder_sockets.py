@@ -28,14 +28,14 @@ from failover.net import own_address, sockets
 from failover.net.own_address import OwnAddress
 from failover.net.sockets import open_phones, open_side
 from plumbing.address import format_address
-from plumbing.udp_batch import SingleIO
+from plumbing.udp_batch import DatagramIO
 from plumbing.udp_socket import RECEIVE_BUFFER
 
 
 @pytest.fixture
 def one_by_one(monkeypatch):
     """As on a system that cannot move many datagrams in one call."""
-    monkeypatch.setattr(service, "fastest_io", SingleIO)
+    monkeypatch.setattr(service, "fastest_io", DatagramIO)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from failover.net.sockets import icmp_errors
 from failover.proxy.core import Core
 from failover.upstream.health import REFUSED
 from plumbing.address import format_address
-from plumbing.udp_batch import SingleIO
+from plumbing.udp_batch import DatagramIO
 from sip.uri import Uri
 
 S1 = SERVERS["server1"]
@@ -512,7 +512,7 @@ def test_what_has_grown_too_large_for_a_datagram_is_told_so_and_owed_by_nobody(s
 def everywhere(request, free_port, monkeypatch):
     """(its port, its server) of a forwarder that listens on every address."""
     if request.param == "one by one":
-        monkeypatch.setattr("failover.forwarder.fastest_io", SingleIO)
+        monkeypatch.setattr("failover.forwarder.fastest_io", DatagramIO)
     with fake_servers(free_port) as servers:
         port = free_port()
         listed = [f"{each.name}={format_address(each.address)}" for each in servers]

@@ -147,10 +147,8 @@ class Cluster:
     def handled(self, message: Request | Response, note: str) -> None:
         pass
 
-    def store_lost(self) -> None:
+    def store_found(self) -> None:
         pass
-
-    store_found = store_lost
 
     def receive(
         self, message: Request | Response | bytes, at: str = "server1", source: Address = FORWARDER

@@ -184,13 +184,24 @@ def test_a_server_whose_store_cannot_be_read_says_why_and_what_it_did_itself(sit
 
 
 def test_a_page_that_takes_long_keeps_no_heartbeat_waiting(site):
-    done = threading.Event()
-    site.server._queries._loop.post(lambda: done.wait(20))  # as long as a store may take
+    begun, done = threading.Event(), threading.Event()
+    open_store = site.server._queries._open_store
+
+    def open_slowly():
+        begun.set()
+        done.wait(20)  # as long as a store may take
+        return open_store()
+
+    site.server._queries._open_store = open_slowly
+    asking = threading.Thread(target=site.json, args=("/snapshot",))
+    asking.start()
     try:
+        assert begun.wait(5)
         assert site.ask(phone_request("OPTIONS", "sip:127.0.0.1:5070")).status == 200
         assert site.ask(register()).status == 200
     finally:
         done.set()
+        asking.join(5)
     assert site.json("/status")["handled"] == {"REGISTER": 1, "heartbeats": 1}
 
 

@@ -158,7 +158,7 @@ def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
     for number in range(25):
         site.ask(register(user=f"user{number}"))
     crowd(site)
-    site.server._queries._services_status = lambda transaction, now: {
+    site.server._queries._services_status = lambda transaction: {
         "prepaid": {"alice": {"paid_in": "1.00", "balance": "0.70", "currency": "EUR"}},
         "greeter": {"error": "KeyError: 'x'"},
     }
@@ -182,7 +182,7 @@ def test_the_page_tells_of_roles_users_counters_and_services(site, browser):
 
 
 def test_what_a_service_tells_can_be_read_however_deep_it_is(site, browser):
-    site.server._queries._services_status = lambda transaction, now: {
+    site.server._queries._services_status = lambda transaction: {
         "mine": {"queue": {"of": {"a": 1}, "names": ["x"], "last": None}, "open": True, "all": [7]}
     }
     show(browser, site)

@@ -277,19 +277,8 @@ def test_any_other_name_comes_out_of_the_table_as_it_went_in(name):
 
 @pytest.fixture
 def reading():
-    """reading(store) -> a Queries of it, that runs."""
-    made = []
-
-    def start(store):
-        reader = Queries(lambda: store, lambda: HEALTH, list, lambda: WALL)
-        reader.start()
-        made.append(reader)
-        return reader
-
-    yield start
-    for each in made:
-        each.stop(2.0)
-        each.stop(2.0)  # twice is fine
+    """reading(store) -> a Queries of it."""
+    return lambda store: Queries(lambda: store, lambda: HEALTH, list, lambda: WALL)
 
 
 def test_an_export_has_every_bill_once_though_calls_begin_while_it_is_read(reading):

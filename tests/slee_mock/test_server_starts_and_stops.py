@@ -156,7 +156,7 @@ def test_a_reader_that_does_not_end_keeps_nothing_else_open(settings, path, monk
     asking = threading.Thread(target=lambda: _quietly(server._queries.snapshot))
     asking.start()
     assert entered.wait(HELLO)
-    with pytest.raises(TimeoutError, match="thread reader is still busy"):
+    with pytest.raises(TimeoutError, match="a page still reads the store"):
         server.stop(0.3)
     with bind_udp(settings.listen):  # the port is free
         pass

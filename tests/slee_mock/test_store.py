@@ -24,7 +24,7 @@ from slee_mock.store.interface import (
     StoreDown,
     Transaction,
 )
-from slee_mock.store.records import Record, from_json, to_json
+from slee_mock.store.records import Member, Record, from_json, to_json
 from slee_mock.store.redis_store import RedisStore
 from slee_mock.store.redis_url import RedisPlace
 from slee_mock.store.sqlite_store import SqliteStore
@@ -126,12 +126,11 @@ def test_a_walk_may_begin_behind_the_newest(store):
     assert store.mark("bill", 4) is None and store.mark("call", 0) is None
 
 
-def test_text_that_is_none_is_the_stores_sentence(store):
-    if isinstance(store, DictStore):
-        pytest.skip("a dict keeps anything")
+def test_text_that_is_none_is_a_bad_name(store):
     with pytest.raises(BadName):
-        store.get("call", "half a character: \udce9")
-    store.save([ConditionalWrite("call", "c1", "x", 0)])
+        Transaction(store).read(Member, "half a character: \udce9")
+    Transaction(store).commit([Member("server1", "half a character: \udce9")])
+    assert Transaction(store).read(Member, "server1").address == "half a character: \udce9"
 
 
 def test_what_is_saved_can_be_read_with_its_version(store):
