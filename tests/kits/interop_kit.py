@@ -28,6 +28,7 @@ module g711.so
 module aubridge.so
 module ausine.so
 module sndfile.so
+module_app presence.so
 module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
