@@ -103,7 +103,7 @@ class Node:
         self._timers = Timers(self.router)
         rules = (line for each in self.services for line in getattr(each, "keeps", ()))
         self._purge_job = Purge((*CLUSTER_RULES, *rules))
-        self._membership = Membership(member)
+        self.membership = Membership(member)
         self._pending = PendingTransactions()
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self.trouble = ""  # with the store: a sentence
@@ -142,15 +142,6 @@ class Node:
                 f"the store did not come back in time: bills will lack {self.degraded.describe()}"
             )
         return self._take_late()
-
-    @property
-    def member(self) -> Member:
-        return self._membership.member
-
-    @property
-    def warning(self) -> str:
-        """The trouble with this server's name, in a sentence; "" if there is none."""
-        return self._membership.warning
 
     # -- datagrams ---------------------------------------------------------------------------------
 
@@ -267,16 +258,16 @@ class Node:
             self._store_failed(error)
             # In a store that was emptied: so that no server that starts begins a cluster there.
             with contextlib.suppress(StoreDown, Conflict, BadRecord):
-                self._keyed.leave_a_sign(replace(self.member, last_seen=now))
+                self._keyed.leave_a_sign(replace(self.membership.member, last_seen=now))
         else:
             self._store_works()
             self._work_at = now
 
     def sign(self, now: float, stopped: bool = False) -> None:
         """Saves a sign of life. May raise StoreDown or Conflict."""
-        self._membership.sign(self.store, now, self.options, stopped)
-        if self.warning:
-            self._observer.warn(self.warning)
+        self.membership.sign(self.store, now, self.options, stopped)
+        if self.membership.warning:
+            self._observer.warn(self.membership.warning)
 
     def _work_off(self, now: float) -> Iterator[Outcome]:
         """Replays a slice of what was deferred while the store was down. Once nothing is left of
