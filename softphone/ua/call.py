@@ -1,8 +1,8 @@
 """A call: what happens within its dialog whichever side began it, and the walk through its states.
 
-`outgoing_call` and `incoming_call` add how the two kinds begin. Who repeats what is the transactions'
-business, except for the 2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4 leave to
-this level.
+`outgoing_call` and `incoming_call` add how the two kinds begin. Who repeats what is the business of
+the transactions, except for the 2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4
+leave to this level.
 """
 
 from __future__ import annotations
