@@ -152,6 +152,9 @@ class Server:
         return self._health.why
 
 
+MAX_FORMER = 256
+
+
 class ServerTable:
     """The list of servers. It never changes: a reload makes another table and swaps it in."""
 
@@ -167,9 +170,17 @@ class ServerTable:
         self.by_name = {server.name: server for server in self.servers}
         self.by_address: dict[Address, Server] = {server.address: server for server in self.servers}
         self.by_hint = {server.hint: server for server in self.servers}
+        # Addresses of servers that were in the list, the latest last. Dialogs still name them.
+        self.former: dict[Address, None] = {}
         self._seeds = [
             (server, blake2b(_octets(f"{server.name}\0"), digest_size=8)) for server in self.servers
         ]
+
+    def succeed(self, earlier: ServerTable) -> None:
+        """Takes the place of the earlier table."""
+        known = (*earlier.former, *earlier.by_address)
+        former = [address for address in known if address not in self.by_address]
+        self.former = dict.fromkeys(former[-MAX_FORMER:])
 
     @property
     def hot(self) -> Server | None:

@@ -86,3 +86,35 @@ def test_what_comes_back_from_a_phone_as_the_server_had_sent_it_is_a_loop_still(
     (refused,) = core.receive(again, PHONES, BOB, 102.0).sends
     assert head(refused.data)[0] == "SIP/2.0 482 Loop Detected"
     assert field(refused.data, "CSeq") == "1 INVITE"
+
+
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("method", ["BYE", "ACK", "INFO"])
+def test_a_call_that_names_it_in_route_or_contact_goes_to_the_one_that_takes_it(method, moves):
+    """A Kamailio stands in the Routes of its calls, an Asterisk in their Contacts. `moves`: its line
+    gets another address, as where its name does."""
+    core = make_core()
+    hint = core.table.servers[0].hint
+    fields = (
+        f"Route: <sip:{OWN[0]}:{OWN[1]};lr;hint={hint}>",
+        "Route: <sip:192.0.2.11:5070;lr>",
+        "Route: <sip:192.0.2.1:5060;lr>",
+    )
+    data = request(method, "sip:192.0.2.11:5070", BOB, extra=fields, to_tag="b")
+    new = ("192.0.2.77", 5070)
+    servers = {"server1": new, "server2": S2} if moves else {"server2": S2}
+    core.replace_table(make_table(FIRST_LIVE, servers), 3, 2, 101.0)
+    name, (host, port) = ("server1", new) if moves else ("server2", S2)
+    at = PHONES, BOB, 102.0
+    sent = core.quick(data, *at) or core.receive(data, *at).sends[0]
+    assert sent.to == name
+    assert field(sent.data, "Route") == f"<sip:{host}:{port};lr>"
+    assert head(sent.data)[0] == f"{method} sip:{host}:{port} SIP/2.0"
+
+
+def test_once_it_is_back_in_the_list_its_address_is_its_own():
+    core = make_core()
+    leave(core, "server1")
+    assert list(core.table.former) == [S1]
+    leave(core)
+    assert not core.table.former
