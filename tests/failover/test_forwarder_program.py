@@ -6,14 +6,11 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import time
 
 import pytest
-from forwarder_kit import ask, fake_servers, field, head, plain_phone
+from forwarder_kit import ask, fake_servers, field, plain_phone
 from forwarder_program_kit import Running, run
-from process_kit import ROOT
 
 # -- options and faults ----------------------------------------------------------------------------
 
@@ -342,40 +339,3 @@ def test_a_failover_reads_well_at_three_in_the_morning(program, free_port, event
         where = f"127.0.0.1:{phone.getsockname()[1]}"
         refused = f"dropped (no-server) from phones {where} OPTIONS call=unlucky: no server lives"
         assert refused in running.log.read_text()
-
-
-RESPONDER = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
-from forwarder_kit import FakeServer
-import threading
-FakeServer(sys.argv[1], ("127.0.0.1", int(sys.argv[2])))
-print("ready", flush=True)
-threading.Event().wait()
-"""
-
-
-def test_kill_9_of_the_hot_server_is_answered_by_the_other_in_under_a_tenth_of_a_second(
-    program, free_port
-):
-    names = {"server1": free_port(), "server2": free_port()}
-    code = RESPONDER.format(root=str(ROOT), tests=str(ROOT / "tests" / "kits"))
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, name, str(port)], stdout=subprocess.PIPE)
-        for name, port in names.items()
-    ]
-    try:
-        assert [process.stdout.readline() for process in processes] == [b"ready\n"] * 2
-        _, address, _ = program([], *(f"{name}=127.0.0.1:{port}" for name, port in names.items()))
-        with plain_phone() as phone:
-            assert field(ask(phone, address, "z9hG4bK1"), "X-Server") == "server1"
-            killed = time.monotonic()
-            os.kill(processes[0].pid, signal.SIGKILL)
-            response = ask(phone, address, "z9hG4bK2", "INVITE")
-            took = time.monotonic() - killed
-        assert head(response)[0] == "SIP/2.0 200 OK" and field(response, "X-Server") == "server2"
-        assert took < 0.1, f"{took * 1000:.1f} ms"
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()

@@ -7,10 +7,19 @@ from itertools import permutations
 
 import pytest
 from prepaid import Account
-from slee_kit import Cluster, answer, in_dialog, invite, kept, phone_request, register
+from slee_kit import (
+    Cluster,
+    answer,
+    in_dialog,
+    invite,
+    kept,
+    make_bill,
+    phone_request,
+    register,
+)
 
 from slee_mock.management import csv_export, snapshot
-from slee_mock.services.bill_record import Bill, ServedBy, total_at
+from slee_mock.services.bill_record import Bill, total_at
 from slee_mock.services.call_record import Call
 from slee_mock.store.interface import Transaction
 from slee_mock.store.records import from_json, to_json
@@ -117,21 +126,7 @@ def test_a_2xx_said_again_changes_nothing(cluster):
 
 
 def test_a_bill_of_an_older_version_keeps_its_total():
-    old = to_json(
-        Bill(
-            "c9",
-            "alice",
-            "sip:alice@x",
-            "bob",
-            "sip:bob@x",
-            "0.10+0.05/10s",
-            "EUR",
-            1.0,
-            answered=2.0,
-            ended=14.0,
-            carriers=(ServedBy("server1", 1.0),),
-        )
-    )
+    old = to_json(make_bill("c9", 1.0))
     old = old.replace(',"acknowledged":0.0,"presumed":false', "")
     assert "acknowledged" not in old
     assert total_at(from_json(Bill, old), 20.0).total == "0.20"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
+from slee_kit import (
+    Cluster,
+    answer,
+    in_dialog,
+    invite,
+    make_bill,
+    phone_request,
+    register,
+)
 
 from slee_mock.container.events import CallAnswered, CallCancelled, CallEnded, CallRang
 from slee_mock.services.bill_record import Bill, ServedBy, total_at, with_event
 from slee_mock.services.tariff import Tariff
 
-OFFERED = Bill(
-    "c1",
-    "Alice",
-    "sip:alice@x",
-    "Bob",
-    "sip:bob@x",
-    "0.10+0.05/10s",
-    "EUR",
+OFFERED = make_bill(
     offered=100.0,
+    caller="Alice",
+    callee="Bob",
+    answered=None,
+    ended=None,
+    why="",
     carriers=(ServedBy("server1", 100.0),),
 )
 
@@ -29,19 +37,13 @@ def after(*events, bill=OFFERED):
 
 
 def answered(at=110.0, ended=None, carriers=OFFERED.carriers, tariff=OFFERED.tariff):
-    return Bill(
-        "c1",
-        "Alice",
-        "sip:alice@x",
-        "Bob",
-        "sip:bob@x",
-        tariff,
-        "EUR",
-        offered=100.0,
+    return replace(
+        OFFERED,
         answered=at,
         ended=ended,
         why="Alice hung up",
         carriers=carriers,
+        tariff=tariff,
     )
 
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 import pytest
 from process_kit import free_port
 from redis_kit import RedisProgram, needs_redis
-from slee_kit import DictStore
+from slee_kit import DictStore, make_bill
 
-from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bill_record import Bill
 from slee_mock.services.bindings_record import Binding, Bindings
 from slee_mock.store.interface import (
     BadName,
@@ -252,17 +252,7 @@ def test_a_damaged_record_is_the_stores_fault_not_a_traceback(store):
 def test_records_survive_the_way_through_json():
     binding = Binding("sip:bob@127.0.0.1", "r1", 4, 1e9 + 0.25, 1e9, q=0.5)
     bindings = Bindings("sip:bob@x", "Bob", (binding,))
-    bill = Bill(
-        "c1",
-        "Alice",
-        "sip:alice@x",
-        "Bob",
-        "sip:bob@x",
-        "1+1/1s",
-        "EUR",
-        5.5,
-        carriers=(ServedBy("s", 1.0),),
-    )
+    bill = make_bill(tariff="1+1/1s")
     assert from_json(Bindings, to_json(bindings)) == bindings
     assert from_json(Bill, to_json(bill)) == bill
 
