@@ -86,6 +86,7 @@ class OutageQueue:
             datagram = datagram._replace(
                 received_at=min(earlier.datagram.received_at, datagram.received_at),
                 replayed=earlier.datagram.replayed or datagram.replayed,
+                begun=earlier.datagram.begun or datagram.begun,
                 failures=max(earlier.datagram.failures, datagram.failures),
             )
             message = message._replace(due=max(earlier.due, message.due))

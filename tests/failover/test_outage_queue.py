@@ -26,6 +26,7 @@ from failover.proxy import outage_queue
 from failover.proxy.events import Passed, Queued, Released
 from failover.proxy.outage_queue import KEPT_SECONDS
 from failover.upstream.health import ANSWER, REFUSED
+from failover.upstream.server_table import AdminState
 
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
 STRANGER = ("192.0.2.66", 5060)
@@ -211,6 +212,42 @@ def test_one_that_has_rung_so_long_and_is_answered_is_pending_no_more():
     core.receive(answer(asked, "486 Busy Here"), "server1", SERVERS["server1"], 141.0)
     assert len(core.pending) == 0
     assert core.failover.signal("server1", REFUSED, 142.0, "refused").sends == ()
+
+
+def test_one_that_rings_goes_to_a_server_that_only_keeps_its_calls_if_that_alone_is_left():
+    core = make_core()
+    ring(core)
+    core.failover.set_admin_state("server2", AdminState.DRAINING, 100.5)
+    (passed,) = core.failover.signal("server1", REFUSED, 101.0, "refused").sends
+    assert (passed.to, head(passed.data)[0].split()[0]) == ("server2", "INVITE")
+    assert not core.outage_queue and not core.failover.on_timer(102.0).events
+    new = phone(core, request(branch="z9hG4bKnew", call_id="new"), 102.0).sends
+    assert first_lines(new) == ["SIP/2.0 503 Service Unavailable"]
+
+
+def test_but_not_to_one_that_answers_heartbeats_with_503_for_that_may_refuse_it():
+    """A Kamailio that has just been started has no bindings yet, and would say 480."""
+    core = make_core()
+    ring(core)
+    core.failover.signal("server2", ANSWER, 100.5, "answers with 503", True)
+    assert core.failover.signal("server1", REFUSED, 101.0, "refused").sends == ()
+    for n in range(30):
+        assert core.failover.on_timer(101.0 + n / 10).sends == ()
+    assert core.counters["kept"] <= 4, "it is looked at now and then, and not all the time"
+    (passed,) = core.failover.signal("server2", ANSWER, 104.5, "answers", False).sends
+    assert head(passed.data)[0].split()[0] == "INVITE"
+
+
+def test_one_that_rings_is_not_refused_after_its_caller_has_asked_again():
+    """The copy that came last does not show that a phone rings."""
+    core = make_core()
+    invite = ring(core)
+    kill(core)
+    assert phone(core, invite, 101.5).sends == ()
+    (passed,) = revive(core, now=103.0)
+    assert head(passed.data)[0].split()[0] == "INVITE"
+    assert core.failover.signal("server1", REFUSED, 104.0, "refused").sends == ()
+    assert len(core.outage_queue) == 1
 
 
 def test_one_that_has_rung_so_long_outlives_both_servers():
