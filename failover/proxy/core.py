@@ -205,7 +205,7 @@ class Core:
             self.table.affinity_key(request) if self.table.policy == CALL_ID else "",
             now,
         )
-        if not server and datagram.begun:
+        if not server and datagram.rings:
             server, why = self.table.draining, "no other is left"
         # in the queue although a server is up: a copy of what has a pause
         if not server or key in self.outage_queue or self._pause(datagram):

@@ -340,7 +340,7 @@ class FastPath:
         if asker:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            pending = new(PendingDatagram, (to, data, side, source, now, False, False, 0))
+            pending = new(PendingDatagram, (to, data, side, source, now, False, False, 0, False))
             if method == b"ACK":
                 named = pointed.server is not None and not route.next_hop
                 ends = named or core.pending.refused_by_server(signed)
@@ -410,7 +410,9 @@ class FastPath:
         failover.counters["passed.responses"] += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
-        pending = new(PendingDatagram, (server.name, data, side, source, now, False, False, 0))
+        pending = new(
+            PendingDatagram, (server.name, data, side, source, now, False, False, 0, False)
+        )
         key = beneath(branch, others), method, status, tag
         failover.response_sent(server, key, pending, not others)
         return new(Send, (server.name, start + rest, None))

@@ -1,8 +1,8 @@
 """The messages that servers were sent and have not handled. When a server goes down, these are what
 its successor is sent at once.
 
- 1. A request is pending until it has its final answer, at most REQUEST_SECONDS; an INVITE that a
-    server has begun rings, and its caller waits longer: RINGING_SECONDS.
+ 1. A request is pending until it has its final answer, at most REQUEST_SECONDS; an INVITE that has
+    a provisional response, whose caller waits longer, at most RINGING_SECONDS.
  2. A response or an ACK is never answered (it is "one-way" here). It is pending until the server
     has passed it on, at most ONE_WAY_SECONDS.
  3. A one-way message that ends at the server is kept too: a response to a request that began
@@ -53,7 +53,7 @@ class PendingDatagram(NamedTuple):
     `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
     or did not handle it; `begun`: a server has passed this request on, or answered it
     provisionally; `failures`: how many servers in a row did not handle it, or went down within
-    DEADLY_SECONDS of its coming.
+    DEADLY_SECONDS of its coming; `provisional`: its sender has had a provisional response.
     """
 
     server: str
@@ -64,11 +64,18 @@ class PendingDatagram(NamedTuple):
     replayed: bool = False
     begun: bool = False
     failures: int = 0
+    provisional: bool = False
 
     @property
     def rings(self) -> bool:
         """Is it an INVITE that a server has begun, so that a phone may ring?"""
         return self.begun and self.data.lstrip(b"\r\n").startswith(b"INVITE ")
+
+    @property
+    def lasting(self) -> bool:
+        """Does its sender wait for longer than 64*T1? A provisional response to an INVITE ends its
+        Timer B (RFC 3261 17.1.1.2)."""
+        return self.provisional and self.rings
 
     def taken(self, now: float) -> PendingDatagram:
         """The datagram, to be sent to another server because its own went down."""
@@ -107,7 +114,7 @@ class PendingMessages:
         self._counters = counters
         # All are in the order of insertion, nearly that of age.
         self._requests: dict[RequestKey, PendingDatagram] = {}
-        # INVITEs that are older than REQUEST_SECONDS, and were begun
+        # those that are older than REQUEST_SECONDS and last
         self._ringing: dict[RequestKey, PendingDatagram] = {}
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
@@ -148,7 +155,8 @@ class PendingMessages:
             replayed = earlier.replayed or datagram.replayed
             begun = earlier.begun or datagram.begun
             failures = max(earlier.failures, datagram.failures)
-            known = earlier.received_at, replayed, begun, failures
+            provisional = earlier.provisional or datagram.provisional
+            known = earlier.received_at, replayed, begun, failures, provisional
             datagram = make(PendingDatagram, (*datagram[:4], *known))
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
@@ -189,14 +197,15 @@ class PendingMessages:
     def _request(self, key: RequestKey) -> PendingDatagram | None:
         return self._requests.get(key) or self._ringing.get(key)
 
-    def mark_begun(self, key: RequestKey) -> PendingDatagram | None:
+    def mark_begun(self, key: RequestKey, provisional: bool) -> PendingDatagram | None:
         """A server has passed a request on, or answered it provisionally. Returns the request, if
         it is pending and this is the first time."""
         datagram = self._requests.get(key)
-        if not datagram or datagram.begun:
+        if not datagram or (datagram.begun and (datagram.provisional or not provisional)):
             return None
-        self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
-        return datagram
+        marks = True, datagram.failures, provisional or datagram.provisional
+        self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks))
+        return None if datagram.begun else datagram
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -325,7 +334,7 @@ class PendingMessages:
         while self._requests:
             key, datagram = next(iter(self._requests.items()))
             old = now - datagram.received_at > REQUEST_SECONDS
-            if old and datagram.rings:
+            if old and datagram.lasting:
                 self._ringing[key] = self._requests.pop(key)
             elif not self._remove_old(key, old):
                 return

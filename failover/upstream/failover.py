@@ -210,7 +210,7 @@ class Failover:
             if relayed:
                 _count_handled(server, relayed)
         else:
-            self._begun(server, branch, method)
+            self._begun(server, branch, method, provisional=False)
 
     def response_received(
         self, server: Server, branch: bytes, method: bytes, status: bytes, to_tag: bytes, now: float
@@ -226,7 +226,7 @@ class Failover:
             if relayed:
                 _count_handled(server, relayed)
         if status < b"200":
-            self._begun(server, branch, method)
+            self._begun(server, branch, method, provisional=True)
             return None
         key = branch + method
         request = pending.remove_request(key)
@@ -396,10 +396,10 @@ class Failover:
             data=send.data,
         )
 
-    def _begun(self, server: Server, branch: bytes, method: bytes) -> None:
+    def _begun(self, server: Server, branch: bytes, method: bytes, provisional: bool) -> None:
         """The server has passed a request on, or answered it provisionally."""
         key = branch + method
-        request = self.pending.mark_begun(key)
+        request = self.pending.mark_begun(key, provisional)
         if request:
             _count_handled(server, request)
         if self.pending.hedged:

@@ -178,8 +178,8 @@ def test_a_call_that_rings_when_the_last_server_dies_comes_up_after_all():
     assert field(passed.data, "Failover-Kept") == "3.000"
 
 
-def ring(core, n="1"):
-    """A call for which server1 has had Bob's phone ring."""
+def ring(core, n="1", heard=False):
+    """A call for which server1 has had Bob's phone ring. `heard`: its caller knows."""
     invite = request(branch=f"z9hG4bKa{n}", call_id=f"call-{n}")
     data = phone(core, invite, 100.0).sends[0].data
     onward = data.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
@@ -187,6 +187,8 @@ def ring(core, n="1"):
     at = "server1", SERVERS["server1"], 100.0
     onward = onward.replace(b"\r\nVia: ", via, 1)
     assert core.quick(onward, *at) or core.receive(onward, *at).sends
+    if heard:
+        core.receive(answer(data, "180 Ringing"), *at)
     return invite
 
 
@@ -195,7 +197,7 @@ def test_a_call_that_has_rung_for_longer_than_64_t1_goes_to_the_survivor_too(sec
     """A Kamailio or Asterisk learns of it by that: its caller's CANCEL would hear 481 else, and the
     phone ring on."""
     core = make_core()
-    ring(core)
+    ring(core, heard=True)
     for now in range(101, 100 + seconds):
         core.failover.on_timer(float(now))
     moved = core.failover.signal("server1", REFUSED, 100.0 + seconds, "refused").sends
@@ -252,12 +254,27 @@ def test_one_that_rings_is_not_refused_after_its_caller_has_asked_again():
 
 def test_one_that_has_rung_so_long_outlives_both_servers():
     core = make_core()
-    ring(core)
+    ring(core, heard=True)
     core.failover.on_timer(140.0)
     kill(core, now=141.0)
     core.failover.on_timer(150.0)
     (passed,) = revive(core, now=170.0)
     assert head(passed.data)[0] == "INVITE sip:bob@failover.test SIP/2.0"
+
+
+@pytest.mark.parametrize("method", ["INVITE", "re-INVITE", "OPTIONS"])
+def test_what_nobody_has_said_anything_to_is_too_old_after_64_t1(method):
+    """Its sender has given up (RFC 3261 17.1.1.2), and a session description is old by then."""
+    core = make_core()
+    if method == "INVITE":
+        ring(core)
+    else:
+        told = {"to_tag": "b"} if method == "re-INVITE" else {}
+        asked = phone(core, request(method.removeprefix("re-"), **told), 100.0).sends[0].data
+        if method == "OPTIONS":
+            core.receive(answer(asked, "100 Trying"), "server1", SERVERS["server1"], 100.0)
+    core.failover.on_timer(140.0)
+    assert core.failover.signal("server1", REFUSED, 141.0, "refused").sends == ()
 
 
 def test_nor_does_one_that_a_server_had_answered_provisionally():
