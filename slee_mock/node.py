@@ -33,7 +33,7 @@ from sip.message import Request, Response
 from slee_mock.cluster.cluster_key import KeyedStore
 from slee_mock.cluster.membership import Membership
 from slee_mock.container.deployment import Context, install
-from slee_mock.container.event_router import FAILURES, Router
+from slee_mock.container.event_router import Router
 from slee_mock.container.events import Arrival, CallEnded, Outcome, RequestEvent, TimerEvent
 from slee_mock.container.timers import BATCH as TIMERS
 from slee_mock.container.timers import Timers
@@ -200,19 +200,19 @@ class Node:
         """Handles the events in one transaction if that can be, else one by one."""
         if len(events) > 1 and not self.trouble:
             try:
-                return self.degraded.process_all(events)
+                self.degraded.catch_up(events)
+                return self.router.process_all(events, self.store)
             except Exception:
                 pass  # a conflict with another server; all else is told below
         return [self._decide(event) for event in events]
 
     def _decide(self, event: Arrival) -> Outcome:
         try:
-            return self.degraded.process(event)
+            self.degraded.catch_up([event])
+            return self.router.process(event, self.store)
         except StoreDown as error:
             self._store_failed(error)
             return self.degraded.process_offline(event)
-        except FAILURES as error:
-            return self.router.give_up(event, error)
 
     def _tell_of(self, event: Arrival, outcome: Outcome, now: float) -> None:
         self._count_bills(outcome)

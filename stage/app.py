@@ -65,17 +65,14 @@ def play(options: Options, linger: bool) -> int:
     scene = SCENES.get(options.scene, nine_steps.NINE_STEPS)
     controller = _controller(options, scene)
     story = Story(controller)
-    say = partial(_say, controller, scene)
+    say = partial(print, flush=True)
     director = Director(controller, scene, say, options.screenshots, options.talk)
     outcome: list[str] = []
 
     def end(sentence: str) -> None:
         outcome.append(sentence)
         if director.figures:
-            print(director.figures, flush=True)
-        if scene.title:
-            _ended(controller, scene, sentence)
-            director.take_picture()
+            print(f"Measured: {', '.join(director.figures)}.", flush=True)
         seconds = LINGER_SECONDS if linger and not sentence else 0
         QTimer.singleShot(int(seconds * 1000), app.quit)
 
@@ -111,21 +108,6 @@ def _controller(options: Options, scene: Scene | None = None) -> DemoController:
     )
 
 
-def _announce(controller: DemoController, scene: Scene, line: str, over: bool = False) -> None:
-    controller.window.setWindowTitle(f"Call Failover - {scene.title}: {line}")
-    controller.announce(scene.title, line, over)
-
-
-def _ended(controller: DemoController, scene: Scene, trouble: str) -> None:
-    _announce(controller, scene, trouble or scene.moral, over=True)
-
-
-def _say(controller: DemoController, scene: Scene, line: str) -> None:
-    print(line, flush=True)
-    if scene.title:
-        _announce(controller, scene, line)
-
-
 class SceneMenu:
     """The scenes in the window's menu, and saving the story."""
 
@@ -152,9 +134,7 @@ class SceneMenu:
 
     def _play(self, scene: Scene) -> None:
         self.close()
-        announce = partial(_announce, self._controller, scene)
-        self._director = Director(self._controller, scene, announce)
-        self._director.finished.connect(partial(_ended, self._controller, scene))
+        self._director = Director(self._controller, scene)
         self._director.start()
 
 

@@ -3,7 +3,7 @@ lets the window show it.
 
 GUI thread, but for what waits: programs are started on a loop's thread (`cluster`), pages and
 events are read by threads of their own (`observation/http_readers.py`), the phones have theirs.
-All of them reach this object through its signal `told`.
+All of them hand this object a function through its signal `posted`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -54,7 +55,7 @@ class DemoController(QObject):
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
     message = Signal(object)  # a MessageForwarded, the moment it is told
-    told = Signal(str, object)  # carries what other threads have to say into the GUI thread
+    posted = Signal(object)  # a function, carried by other threads into the GUI thread
 
     def __init__(
         self,
@@ -73,9 +74,9 @@ class DemoController(QObject):
         self._host, self._domain = (lan, lan) if lan else (HOST, DOMAIN)
         self._announced: tuple[str, str] | None = None  # a scene's title and words
         self._scene_over = False
-        self.told.connect(self._hear)
+        self.posted.connect(self._run_posted)
         self.cluster = Cluster(ports, users, self._program_ended, more, pair, servers, self._host)
-        self.forwarders = ForwarderRoles(self.cluster, self.told.emit)
+        self.forwarders = ForwarderRoles(self.cluster, self._forwarder_told)
         self.use_case = UseCase(Roles(*PHONES, *SERVERS, tuple(self.forwarders.pair)))
         self.servers = {
             name: ProgramState(
@@ -87,13 +88,9 @@ class DemoController(QObject):
         said = passwords or users or {}
         self.phones = {name: self._make_phone(name, said.get(name.lower(), "")) for name in PHONES}
         self.window = self._make_window()
-        self._worker = Loop("cluster", on_error=lambda error: self.told.emit("error", error))
-        pages = [
-            f"{url}/{page}"
-            for url in self.cluster.management.values()
-            for page in ("calls", "members")
-        ]
-        self._pages = Pages(pages, lambda url, page: self.told.emit("page", (url, page)))
+        self._worker = Loop("cluster", on_error=self._post(self._on_error))
+        pages = [f"{url}/snapshot" for url in self.cluster.management.values()]
+        self._pages = Pages(pages, self._post(self._on_page))
         self._ticks = QTimer(self)
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
@@ -171,9 +168,9 @@ class DemoController(QObject):
         except StartError as error:
             self.cluster.stop()
             is_taken = self.cluster.ports == Ports() and self.cluster.ports.taken()
-            self.told.emit("failed", port_in_use(str(error)) if is_taken else str(error))
+            self._post(self._on_failed)(port_in_use(str(error)) if is_taken else str(error))
             return
-        self.told.emit("started", None)
+        self._post(self._run)()
 
     def _run(self) -> None:
         """The programs are ready: listen to them, and let the phones register once both servers are
@@ -260,9 +257,18 @@ class DemoController(QObject):
         """
         if name in SERVERS and status < 0:
             self.phones[PHONES[0]].probe()
-        elif status < 0:
-            self.forwarders.ended(name)
-        self.told.emit("ended", (name, status))
+        self._post(self._on_ended)(name, status)
+
+    def _forwarder_told(self, name: str, kind: str, told: dict[str, Any]) -> None:
+        """On the thread that reads its events.
+
+        Alice's phone asks the new holder of the address at once, within her call if she talks: the
+        first answer ends `forwarder_takeover_ms`.
+        """
+        if kind == "takeover":
+            self.phones[PHONES[0]].probe()
+            self.phones[PHONES[0]].register()
+        self._post(self._on_event)(name, kind, told)
 
     def restart(self, name: str, zombie: bool = False) -> None:
         program = self._programs[name]
@@ -281,7 +287,7 @@ class DemoController(QObject):
         except StartError as error:
             trouble = str(error)
         finally:
-            self.told.emit("restarted", (name, trouble))
+            self._post(self._on_restarted)(name, trouble)
 
     # -- what is told ------------------------------------------------------------------------------
 
@@ -295,15 +301,18 @@ class DemoController(QObject):
         for row in fulfilled:
             self.fulfilled.emit(row)
 
-    def _hear(self, kind: str, told: Any) -> None:
-        if self._stage == "stopped":
-            return
-        handlers: dict[str, Callable[[Any], None]] = {
-            "started": lambda _: self._run(),
-            "failed": self._on_failed,
-            "ended": self._on_ended,
-            "restarted": self._on_restarted,
-            "page": self._on_page,
+    def _post(self, method: Callable[..., None]) -> Callable[..., None]:
+        """For other threads: the same function, run in the GUI thread."""
+        return lambda *arguments: self.posted.emit(partial(method, *arguments))
+
+    def _run_posted(self, act: Callable[[], None]) -> None:
+        if self._stage != "stopped":
+            act()
+
+    def _on_event(self, forwarder: str, kind: str, told: dict[str, Any]) -> None:
+        """Of a forwarder's event stream."""
+        told["forwarder"] = forwarder
+        handlers = {
             "hello": self._on_hello,
             "state": self._on_state,
             "message": self._on_message,
@@ -311,8 +320,6 @@ class DemoController(QObject):
             "resumed": self._on_failover,
             "kept": self._on_kept,
             "takeover": self._on_takeover,
-            "address_answered": self._on_address_answered,
-            "error": self._on_error,
         }
         if kind in handlers:
             handlers[kind](told)
@@ -329,8 +336,7 @@ class DemoController(QObject):
         if self._stage == "starting":
             self._on_failed(f"The programs cannot be started: {error}.")
 
-    def _on_ended(self, told: tuple[str, int]) -> None:
-        name, status = told
+    def _on_ended(self, name: str, status: int) -> None:
         if self._stage != "running":
             return
         if name not in self._programs:
@@ -347,8 +353,7 @@ class DemoController(QObject):
             self.window.figure.show_active(self.forwarders.active)
         self.observe(observations.ProcessExited(time.monotonic(), name, status))
 
-    def _on_restarted(self, told: tuple[str, str]) -> None:
-        name, trouble = told
+    def _on_restarted(self, name: str, trouble: str) -> None:
         program = self._programs[name]
         # it may have died between its first word and now, or not have started at all
         program.alive = not trouble and self.cluster.programs[name].alive
@@ -382,11 +387,6 @@ class DemoController(QObject):
         if self.window.ladder.rows:  # not the first time
             self._remark(at, f"{name} has the address", "answer")
         self.observe(observations.ForwarderActivated(at, name))
-
-    def _on_address_answered(self, told: tuple[float, float]) -> None:
-        self.observe(observations.AddressAnswered(*told))
-        if self.use_case.state.talking:
-            self.phones[PHONES[0]].probe()  # does the call itself pass through the other one too?
 
     def _servers_up(self, at: float) -> None:
         """As the active forwarder sees them; while there is none, as the last one saw them."""
@@ -439,25 +439,23 @@ class DemoController(QObject):
                 return name
         return self.guests.names.get(address) if self.guests else None
 
-    def _on_page(self, told: tuple[str, dict[str, Any] | None]) -> None:
-        url, page = told
+    def _on_page(self, url: str, page: dict[str, Any] | None) -> None:
+        """The snapshot of a server."""
         if page is None:
             return
-        if url.endswith("/members"):
-            alive = frozenset(str(m["name"]) for m in page.get("members", ()) if m.get("alive"))
-            if alive != self.use_case.state.members:
-                self.observe(observations.MembersSeen(time.monotonic(), alive))
-            return
-        server = str(page.get("server"))
-        reader = self.use_case.state.second
+        members = page["members"]["members"]
+        alive = frozenset(str(member["name"]) for member in members if member["alive"])
+        if alive != self.use_case.state.members:
+            self.observe(observations.MembersSeen(time.monotonic(), alive))
+        server, reader = str(page["status"]["name"]), self.use_case.state.second
         if server == reader or not self.servers[reader].alive:
-            self._on_calls(server, page)
+            self._on_calls(server, page["calls"]["calls"])
 
-    def _on_calls(self, server: str, page: dict[str, Any]) -> None:
+    def _on_calls(self, server: str, told: list[dict[str, Any]]) -> None:
         """The bill as the second server tells it; by the first only while the second is dead. Of
         guests the one answered last."""
-        calls = [call for call in page.get("calls", ()) if call.get("answered") is not None]
-        ours = [call for call in calls if call.get("call_id") == self.use_case.state.call_id]
+        calls = [call for call in told if call.get("answered") is not None]
+        ours = [call for call in calls if call["call_id"] == self.use_case.state.call_id]
         guests = [call for call in calls if self.guests and call["call_id"] not in self._own_calls]
         guests.sort(key=lambda call: float(call["answered"]))
         for call in ours[:1] + guests[-1:]:
@@ -510,6 +508,7 @@ class DemoController(QObject):
 
     def announce(self, title: str, line: str, over: bool = False) -> None:
         """A scene's words instead of advice; the last ones stay until somebody does something."""
+        self.window.setWindowTitle(f"Call Failover - {title}: {line}")
         self._announced, self._scene_over = (title, line), over
         self._refresh()
 

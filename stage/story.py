@@ -23,7 +23,7 @@ from softphone.gui.theme import LIGHT, theme
 from stage.controller import DemoController
 from stage.gui.failover_view import draw_axis
 from stage.gui.painting import svg_of
-from stage.observation.http_readers import read_list
+from stage.observation.http_readers import read_json
 from stage.observation.observations import Remark
 from stage.scenes.use_case import Number, Row, milliseconds
 
@@ -125,7 +125,7 @@ class Story:
             box = QRectF(0, 0, AXIS_SIZE.width(), AXIS_SIZE.height())
             yield svg_of(AXIS_SIZE, partial(draw_axis, box=box, moments=moments))
         for name, url in self._controller.cluster.admins.items():
-            record = read_list(f"{url}/failovers")
+            record = read_json(f"{url}/failovers")
             if record:
                 words = html.escape(json.dumps(record, indent=2))
                 yield f"<h2>Flight record of {name}</h2><pre>{words}</pre>"

@@ -21,8 +21,8 @@ class Bar(QWidget):
     """Seconds carried by each server, drawn to scale: the first in grey, each later one in the
     colour of hot."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._parts: tuple[tuple[str, float], ...] = ()
 
@@ -71,8 +71,8 @@ class Bar(QWidget):
 class BillView(QWidget):
     """Shows one bill, or says when there will be one."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setAccessibleName("The bill")
         self.bill: Bill | None = None
         self._stack = QStackedLayout(self)

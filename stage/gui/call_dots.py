@@ -15,14 +15,6 @@ from stage.gui.zoom import zoomed
 
 LOOK_MS = 50
 TONES = {"talking": "alive", "calling": "ringing", "ringing": "ringing", "ended": "dead"}
-WORDED = {
-    "kept": "kept:",
-    "lost": "lost:",
-    "gap_p50_ms": "median gap, ms:",
-    "gap_p99_ms": "99th percentile, ms:",
-    "billed_seconds": "whole seconds billed:",
-    "talked_seconds": "seconds talked:",
-}
 WORDS = {"talking": "talk", "ringing": "ring", "calling": "are placed", "ended": "ended"}
 
 
@@ -33,21 +25,21 @@ class CallDots(QWidget):
         super().__init__()
         self.words = ""
         self._states: Callable[[], list[str]] = list
-        self._measured: dict[str, object] = {}
+        self._result: list[str] = []
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_MS)
         self._timer.timeout.connect(self._look)
 
     def show_calls(self, states: Callable[[], list[str]]) -> None:
         self._states = states
-        self._measured = {}
+        self._result = []
         self._timer.start()
 
-    def show_result(self, measured: dict[str, object]) -> None:
-        """The calls stay as they are now."""
+    def show_result(self, result: list[str]) -> None:
+        """The calls stay as they are now; `result` is written beneath."""
         states = self._states()
         self._states = lambda: states
-        self._measured = dict(measured)
+        self._result = result
         self._timer.stop()
         self._look()
 
@@ -75,8 +67,7 @@ class CallDots(QWidget):
             painter.setBrush(palette.tone(tone).colour if tone else palette.line)
             place = QPointF(step * (number % columns + 0.5), step * (number // columns + 0.5))
             painter.drawEllipse(place, step * 0.36, step * 0.36)
-        lines = [(self.words, bold)]
-        lines += [(f"{WORDED.get(k, k)} {v}", small) for k, v in self._measured.items()]
+        lines = [(self.words, bold), *((words, small) for words in self._result)]
         for number, (words, font) in enumerate(lines):
             where = QRectF(side + 2 * GRID, number * line, box.width() - side - 2 * GRID, line)
             painting.text(painter, where, words, font, palette.text, Qt.AlignmentFlag.AlignLeft)

@@ -1,8 +1,8 @@
-"""Tabs and buttons of the demo window in the flat style of the phones' buttons."""
+"""Buttons of the demo window in the flat style of the phones' buttons."""
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QMenu, QSizePolicy, QTabWidget
+from PySide6.QtWidgets import QMenu
 
 from softphone.gui.theme import GRID
 from softphone.gui.widgets import FlatButton
@@ -10,9 +10,8 @@ from softphone.gui.widgets import FlatButton
 
 def small_button(text: str) -> FlatButton:
     """A flat button as wide as its text."""
-    button = FlatButton(text)
-    button.set_height(3 * GRID)
-    button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+    button = FlatButton(text, narrow=True)
+    button.setMinimumHeight(3 * GRID)
     return button
 
 
@@ -22,13 +21,3 @@ def menu_button(text: str) -> tuple[FlatButton, QMenu]:
     menu = QMenu(button)
     button.clicked.connect(lambda: menu.popup(button.mapToGlobal(button.rect().bottomLeft())))
     return button, menu
-
-
-class FlatTabs(QTabWidget):
-    """No frame; the tab that is shown is underlined, the others are muted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setDocumentMode(True)
-        self.tabBar().setDrawBase(False)
-        self.tabBar().setExpanding(False)

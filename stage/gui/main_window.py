@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
     QFrame,
     QGridLayout,
     QHBoxLayout,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -34,7 +35,7 @@ from stage.gui import painting, wording, zoom
 from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
 from stage.gui.failover_view import FailoverView
-from stage.gui.flat_controls import FlatTabs, menu_button, small_button
+from stage.gui.flat_controls import menu_button, small_button
 from stage.gui.guest_view import GuestView
 from stage.gui.message_animation import Frame
 from stage.gui.message_ladder import Ladder
@@ -174,7 +175,9 @@ class Window(QWidget):
         self._steps_column = self._steps_card.column
         self._steps_column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
         self._steps_column.addWidget(self.steps)
-        self.tabs = FlatTabs()
+        self.tabs = QTabWidget(documentMode=True)
+        self.tabs.tabBar().setDrawBase(False)
+        self.tabs.tabBar().setExpanding(False)
         self.tabs.setAccessibleName("Steps, bill, failover, messages")
         for part, title in (
             (self.bill, BILL_PAGE),

@@ -286,8 +286,8 @@ class Heading(QWidget):
 class Ladder(QWidget):
     """The view with its filters; follows the newest row unless somebody has scrolled up."""
 
-    def __init__(self, columns: tuple[str, ...], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        super().__init__()
         self.setAccessibleName("The messages of the call")
         self.rows: deque[LadderRow] = deque()  # as they stand in the model, the oldest first
         self.model = record_model(HEADINGS)

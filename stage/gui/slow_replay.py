@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from PySide6.QtCore import QElapsedTimer, Qt, QTimer, Signal
+from PySide6.QtCore import QPropertyAnimation, Qt, QTimer, Signal
 from PySide6.QtWidgets import QHBoxLayout, QSlider, QWidget
 
 from softphone.gui.theme import GRID
@@ -21,10 +21,9 @@ from stage.observation.observations import LadderRow, MessageForwarded, ServerFa
 from stage.scenes.state import DemoState
 from stage.scenes.use_case import milliseconds
 
-SECONDS = 6.0  # that the whole of it lasts
+DURATION_MS = 6000  # of the whole of it
 AROUND_SECONDS = 0.02  # before the kill and after the first answer, for the messages shown
-FRAME_MS = 16
-POSITIONS = 1000  # of the slider
+POSITIONS = 1000  # of the slider; at 0 nothing is replayed
 
 
 class Moment(NamedTuple):
@@ -69,7 +68,8 @@ def _message(at: float, row: MessageForwarded, failover: ServerFailover) -> list
 
 
 class SlowReplay(QWidget):
-    """A button to play and pause, and a slider. `frame` carries a Frame, or None at the end."""
+    """A button to play and pause, and a slider. `frame` carries a Frame, or None at the
+    end."""
 
     frame = Signal(object)
 
@@ -86,13 +86,15 @@ class SlowReplay(QWidget):
         row.setSpacing(GRID)
         row.addWidget(self.button)
         row.addWidget(self.slider, 1)
-        self._clock = QElapsedTimer()
-        self._from = 0  # the slider's position when it began to play
-        self._timer = QTimer(self)
-        self._timer.setInterval(FRAME_MS)
-        self._timer.timeout.connect(self._advance)
+        self._animation = QPropertyAnimation(self.slider, b"value", self)
+        self._animation.setStartValue(0)
+        self._animation.setEndValue(POSITIONS)
+        self._animation.setDuration(DURATION_MS)
+        self._animation.stateChanged.connect(self._show)
+        self._animation.finished.connect(lambda: QTimer.singleShot(1500, self._end))
         self.button.clicked.connect(self._press)
-        self.slider.sliderMoved.connect(self._moved)
+        self.slider.valueChanged.connect(self._show)
+        self.slider.actionTriggered.connect(self._pause)
         self.show_moments([])
 
     def show_moments(self, moments: list[Moment]) -> None:
@@ -104,14 +106,12 @@ class SlowReplay(QWidget):
         self.setToolTip("" if moments else why)
 
     def stop(self) -> None:
-        self._timer.stop()
-        self.button.setText("Replay slowly")
+        self._animation.stop()
         self.slider.setValue(0)
-        self.frame.emit(None)
 
     @property
     def playing(self) -> bool:
-        return self._timer.isActive()
+        return self._animation.state() == QPropertyAnimation.State.Running
 
     def frame_at(self, position: int) -> Frame:
         share = min(position / POSITIONS, 0.9999) * len(self.moments)
@@ -121,31 +121,24 @@ class SlowReplay(QWidget):
 
     def _press(self) -> None:
         if self.playing:
-            self._timer.stop()
-            self.button.setText("Go on")
+            self._animation.pause()
             return
-        if self.slider.value() >= POSITIONS:
-            self.slider.setValue(0)
-        self._from = self.slider.value()
-        self._clock.start()
-        self._timer.start()
-        self.button.setText("Pause")
+        position = self.slider.value() % POSITIONS  # at the end it begins anew
+        self._animation.stop()
+        self._animation.start()
+        self._animation.setCurrentTime(DURATION_MS * position // POSITIONS)
 
-    def _advance(self) -> None:
-        position = self._from + round(self._clock.elapsed() / (SECONDS * 1000) * POSITIONS)
-        self.slider.setValue(min(position, POSITIONS))
-        self.frame.emit(self.frame_at(position))
-        if position >= POSITIONS:
-            self._timer.stop()
-            self.button.setText("Replay slowly")
-            QTimer.singleShot(1500, self._end)
+    def _pause(self) -> None:
+        """A person moves the slider."""
+        if self.playing:
+            self._animation.pause()
+
+    def _show(self) -> None:
+        position = self.slider.value()
+        begun = "Go on" if 0 < position < POSITIONS else "Replay slowly"
+        self.button.setText("Pause" if self.playing else begun)
+        self.frame.emit(self.frame_at(position) if position else None)
 
     def _end(self) -> None:
         if not self.playing and self.slider.value() >= POSITIONS:
             self.stop()
-
-    def _moved(self, position: int) -> None:
-        self._timer.stop()
-        self.button.setText("Go on")
-        if self.moments:
-            self.frame.emit(self.frame_at(position))

@@ -9,14 +9,14 @@ from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from softphone.gui.theme import GRID
 from softphone.gui.widgets import StateMark, TextLabel
-from stage.scenes.use_case import PAIR, STEPS, Row, Step
+from stage.scenes.use_case import PAIR, Row, Step
 
 
 class StepList(QWidget):
     """Shows the use case's rows. The first one not yet observed is the present one."""
 
-    def __init__(self, steps: Sequence[Step] = STEPS, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, steps: Sequence[Step]) -> None:
+        super().__init__()
         self.setAccessibleName("The use case, step by step")
         self.rows = [StepRow(Row(step.number, "")) for step in steps]
         column = QVBoxLayout(self)

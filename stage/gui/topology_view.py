@@ -92,11 +92,10 @@ class TopologyView(QWidget):
         phones: tuple[str, str],
         servers: tuple[str, str],
         port: int,
-        parent: QWidget | None = None,
         clock: Callable[[], float] = time.monotonic,
         pair: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         who = "two forwarders" if pair else "the forwarder"
         self.setAccessibleName(f"The figure: two phones, {who}, two servers and their store")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -105,22 +104,19 @@ class TopologyView(QWidget):
         self._phones, self._servers, self._pair = phones, servers, pair
         self._port, self._clock = port, clock
         self._guests: tuple[str, ...] = ()
-        self._plugged = (*pair, *servers)  # programs with a plug to pull
         self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))
-        self.servers = dict.fromkeys(servers, ABSENT)
-        self.forwarders = dict.fromkeys(pair, ABSENT)
-        self.active: str | None = None  # of the pair
-        self._vacant = False  # not before somebody says so
+        self.programs = dict.fromkeys((*pair, *servers), ABSENT)  # with a plug to pull
+        # None: nobody has the pair's address, nobody serves; "": nobody has told yet
+        self.active: str | None = ""
+        self.hot: str | None = ""
         self._taken_at = -10.0  # when the active forwarder changed last
-        self.hot: str | None = None
-        self._deserted = False  # not before somebody says so
         self.talking = self.held = self.presented = False
         self.traffic = AnimationQueue()
         self._replayed: Frame | None = None
         self._moved_at = -10.0  # when the hot server changed last
         self._geometry = self._lay_out()
         self.buttons: dict[tuple[str, str], FlatButton] = {}
-        for name in self._plugged:
+        for name in self.programs:
             self._make_buttons(name)
         self._frames = QTimer(self)
         self._frames.timeout.connect(self._frame)
@@ -131,10 +127,9 @@ class TopologyView(QWidget):
 
     def show_server(self, name: str, look: ServerAppearance) -> None:
         """Or one of two forwarders."""
-        looks = self.forwarders if name in self._pair else self.servers
-        if look == looks[name]:
+        if look == self.programs[name]:
             return
-        looks[name] = look
+        self.programs[name] = look
         kill, restart = self.buttons[name, "kill"], self.buttons[name, "restart"]
         # Only the hot server's plug is worth pulling at first sight.
         kill.set_face("Kill", kill.icon_name, self._kill_tone(name, "kill"))
@@ -147,14 +142,13 @@ class TopologyView(QWidget):
         self.update()
 
     def _kill_tone(self, name: str, action: str) -> str:
-        looks = self.forwarders | self.servers
-        return "stop" if action == "kill" and looks[name].look == "hot" else ""
+        return "stop" if action == "kill" and self.programs[name].look == "hot" else ""
 
     def show_hot(self, name: str | None) -> None:
         """The path moves: the line to the new hot server lights up from the forwarder on. None:
         nobody serves."""
-        if name != self.hot or self._deserted is not (name is None):
-            self.hot, self._deserted = name, name is None
+        if name != self.hot:
+            self.hot = name
             self._moved_at = max(self._clock(), self._taken_at + LASTS)
             self._animate()
 
@@ -162,7 +156,7 @@ class TopologyView(QWidget):
         """The address moves: first the line to its new holder lights up, then the one from there to
         the hot server."""
         if name != self.active:
-            self.active, self._taken_at, self._vacant = name, self._clock(), name is None
+            self.active, self._taken_at = name, self._clock()
             self._moved_at = self._taken_at + LASTS
             self._animate()
 
@@ -234,7 +228,7 @@ class TopologyView(QWidget):
     def _place_buttons(self) -> None:
         height, edge = (3.5 * GRID, GRID // 2 + 2) if self._pair else (4 * GRID - 2, GRID)
         font = painting.figure_font(Size.SMALL, True, self._scale)
-        for name in self._plugged:
+        for name in self.programs:
             box = self._geometry.boxes[name]
             row = box.adjusted(GRID, box.height() - height - edge, -GRID, -edge)
             kill = (row.width() - GRID) * 0.43
@@ -314,7 +308,7 @@ class TopologyView(QWidget):
             tone = palette.tone(phone.tone)
             painting.phone(painter, self._geometry.boxes[name], name, tone, phone.icon)
         self._draw_forwarder(painter, palette)
-        for name, look in (self.forwarders | self.servers).items():
+        for name, look in self.programs.items():
             self._draw_program(painter, name, look, palette)
         painting.store(painter, self._geometry.boxes["store"])
         painter.restore()
@@ -331,7 +325,7 @@ class TopologyView(QWidget):
             way = self._geometry.arrow(*ends)
             painting.arrow(painter, *way, palette.faint, 2, dotted=True, head=False)
         for name in self._servers:
-            dead = self.servers[name].look == "dead"
+            dead = self.programs[name].look == "dead"
             colour = palette.faint if dead else palette.muted
             way = self._geometry.arrow(name, "store")
             painting.arrow(painter, *way, colour, 1.5, dotted=dead, head=False)
@@ -367,9 +361,10 @@ class TopologyView(QWidget):
         painting.tag(painter, path.pointAtPercent(0.5), said(words), ink, palette.surface)
 
     def _draw_forwarder(self, painter: QPainter, palette: Palette) -> None:
-        words = said("no live server: 503") if self._deserted else f"UDP {self._port}"
-        tone = palette.warning if self._deserted else None
-        if self._vacant:
+        deserted = self.hot is None
+        words = said("no live server: 503") if deserted else f"UDP {self._port}"
+        tone = palette.warning if deserted else None
+        if self.active is None:
             words, tone = "nobody has it", palette.warning
         name = "address" if self._pair else "forwarder"
         painting.forwarder(painter, self._geometry.boxes[name], words, tone, bool(self._pair))

@@ -2,7 +2,7 @@
 share an address.
 
 Each tells its own role and what it sees of the servers in its event stream; what counts is the
-active one's word. GUI thread, but for `ended`.
+active one's word. GUI thread.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any
 
 from stage.observation.http_readers import Events
-from stage.observation.outage_meter import OutageMeter
-from stage.processes.cluster import DOMAIN, Cluster
+from stage.processes.cluster import Cluster
 from stage.scenes.state import ProgramState
 
 ALONE = "forwarder"
@@ -31,20 +30,20 @@ class View:
 
 
 class ForwarderRoles:
-    """`tell(kind, told)` is called on other threads; `pair` is empty if there is but one."""
+    """`on_event(name, kind, told)` is called on other threads; `pair` is empty if there is but
+    one."""
 
-    def __init__(self, cluster: Cluster, tell: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, on_event: Callable[[str, str, dict[str, Any]], None]
+    ) -> None:
         names = list(cluster.admins)
         self.pair = {
             name: ProgramState(name, cluster.ports.forwarder) for name in names if name != ALONE
         }
         self.active = None if self.pair else ALONE
         self._views = {name: View() for name in names}
-        self._outage_meter = OutageMeter(
-            cluster.forwarder, DOMAIN, lambda at, began: tell("address_answered", (at, began))
-        )
         self._events = [
-            Events(url, partial(self._told, tell, name)) for name, url in cluster.admins.items()
+            Events(url, partial(on_event, name)) for name, url in cluster.admins.items()
         ]
 
     def start(self) -> None:
@@ -55,11 +54,6 @@ class ForwarderRoles:
         """Twice is fine."""
         for events in self._events:
             events.stop()
-        self._outage_meter.stop()
-
-    @staticmethod
-    def _told(tell: Callable[[str, Any], None], name: str, kind: str, told: dict[str, Any]) -> None:
-        tell(kind, {**told, "forwarder": name})
 
     @property
     def view(self) -> View:
@@ -102,8 +96,3 @@ class ForwarderRoles:
         if self.active == name:
             self.active = None
         self.pair[name].forwarder_state = self._views[name].role = ""
-
-    def ended(self, name: str) -> None:
-        """On the thread of a program that was killed: from now on only the other one can answer."""
-        if name in self.pair:
-            self._outage_meter.ping()

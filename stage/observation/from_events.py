@@ -8,20 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 from softphone.gui import formatting
-from softphone.ua.events import CallChanged, ProbeAnswered, RegistrationChanged, RegistrationState
+from softphone.ua.events import CallChanged, RegistrationChanged, RegistrationState
 from stage.observation.observations import (
     Bill,
     CallStateChanged,
     MessageForwarded,
-    ProbeAnswer,
     Registration,
     ServerFailover,
 )
 
 
-def from_phone_event(
-    phone: str, event: object
-) -> Registration | CallStateChanged | ProbeAnswer | None:
+def from_phone_event(phone: str, event: object) -> Registration | CallStateChanged | None:
     """None if it is nothing that the use case needs to know."""
     if isinstance(event, RegistrationChanged):
         return Registration(event.at, phone, event.state is RegistrationState.REGISTERED)
@@ -37,8 +34,6 @@ def from_phone_event(
             call.held_here or call.held_there,
             person(call.peer_uri or call.peer_name),
         )
-    if isinstance(event, ProbeAnswered):
-        return ProbeAnswer(event.at, event.sent_at, event.status)
     return None
 
 

@@ -40,19 +40,11 @@ def parse_events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def read_page(url: str, timeout: float = PATIENCE) -> dict[str, Any] | None:
     """The JSON object at `url`; None if nobody answers with one."""
-    value = _read_json(url, timeout)
+    value = read_json(url, timeout)
     return value if isinstance(value, dict) else None
 
 
-def read_list(url: str, timeout: float = PATIENCE) -> list[Any] | None:
-    """The JSON list at `url`, or the only list in its object."""
-    value = _read_json(url, timeout)
-    if isinstance(value, dict):
-        value = next((each for each in value.values() if isinstance(each, list)), None)
-    return value if isinstance(value, list) else None
-
-
-def _read_json(url: str, timeout: float) -> object:
+def read_json(url: str, timeout: float = PATIENCE) -> object:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
@@ -115,8 +107,8 @@ class Events:
 
 
 class Pages:
-    """Threads `pages`, one for each server: reads `urls` every `interval` seconds, or now after
-    `look()`; None for a page nobody serves. A frozen server delays its own pages alone."""
+    """Threads `pages`, one for each of `urls`: reads it every `interval` seconds, or now after
+    `look()`; None for a page nobody serves. A frozen server delays its own page alone."""
 
     def __init__(
         self,
@@ -127,13 +119,10 @@ class Pages:
         self._on_page = on_page
         self._interval = interval
         self._stopped = threading.Event()
-        hosts: dict[str, list[str]] = {}
-        for url in urls:
-            hosts.setdefault(urlsplit(url).netloc, []).append(url)
-        self._wakes = [threading.Event() for _ in hosts]
+        self._wakes = {url: threading.Event() for url in urls}
         self._threads = [
             threading.Thread(target=self._run, args=work, name="pages", daemon=True)
-            for work in zip(hosts.values(), self._wakes, strict=True)
+            for work in self._wakes.items()
         ]
 
     def start(self) -> None:
@@ -142,7 +131,7 @@ class Pages:
 
     def look(self) -> None:
         """Any thread: read again now."""
-        for wake in self._wakes:
+        for wake in self._wakes.values():
             wake.set()
 
     def stop(self, timeout: float = PATIENCE + 0.5) -> None:
@@ -153,12 +142,8 @@ class Pages:
             if thread.is_alive():
                 thread.join(timeout)
 
-    def _run(self, urls: list[str], wake: threading.Event) -> None:
+    def _run(self, url: str, wake: threading.Event) -> None:
         while not self._stopped.is_set():
             wake.clear()
-            for url in urls:
-                page = read_page(url)
-                if self._stopped.is_set():
-                    return
-                self._on_page(url, page)
+            self._on_page(url, read_page(url))
             wake.wait(self._interval)

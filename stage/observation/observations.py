@@ -172,24 +172,6 @@ class ForwarderActivated:
 
 
 @dataclass(frozen=True)
-class AddressAnswered:
-    """The first answer to requests that were sent to the address every few milliseconds from
-    `began` on."""
-
-    at: float
-    began: float
-
-
-@dataclass(frozen=True)
-class ProbeAnswer:
-    """Alice's in-dialog OPTIONS was answered at `at`."""
-
-    at: float
-    sent_at: float
-    status: int
-
-
-@dataclass(frozen=True)
 class Audio:
     """One phone's count of received RTP packets, its longest pause and its losses so far."""
 

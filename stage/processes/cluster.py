@@ -202,13 +202,8 @@ class Cluster:
         self._cleanup.close()
 
     def _program(self, name: str, arguments: list[str]) -> Program:
-        def ended(program: Program, status: int) -> None:
-            if self._on_end:
-                self._on_end(program.name, status)
-
-        return Program(
-            name, [sys.executable, *arguments], folder=ROOT, cleanup=self._cleanup, on_end=ended
-        )
+        argv = [sys.executable, *arguments]
+        return Program(name, argv, folder=ROOT, cleanup=self._cleanup, on_end=self._on_end)
 
     def _server_arguments(self, name: str, users_file: Path | None) -> list[str]:
         arguments = [

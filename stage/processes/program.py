@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+READY = "ready: "
 LINES_KEPT = 40  # of what a program last wrote, per pipe
 
 
@@ -73,9 +74,9 @@ class CleanupProcess:
 
 class Program:
     """One program: `argv` run in `folder`, ready when a line of its standard output begins with
-    `ready`.
+    READY.
 
-    `on_end(program, status)` is called on a thread of ours whenever a run ends; status is negative
+    `on_end(name, status)` is called on a thread of ours whenever a run ends; status is negative
     for a signal, as in subprocess.
     """
 
@@ -83,15 +84,13 @@ class Program:
         self,
         name: str,
         argv: Sequence[str],
-        ready: str = "ready: ",
         *,
         folder: str | Path | None = None,
         cleanup: CleanupProcess | None = None,
-        on_end: Callable[[Program, int], None] | None = None,
+        on_end: Callable[[str, int], None] | None = None,
     ) -> None:
         self.name = name
         self.argv = list(argv)
-        self._ready_prefix = ready
         self._folder = folder
         self._cleanup = cleanup
         self._on_end = on_end
@@ -230,7 +229,7 @@ class Program:
         with process.stdout as pipe:
             for line in pipe:
                 self._said.append(line.rstrip())
-                if not self.ready_line and line.startswith(self._ready_prefix):
+                if not self.ready_line and line.startswith(READY):
                     self.ready_line = line.rstrip()
                     self._ready.set()
         status = process.wait()
@@ -238,4 +237,4 @@ class Program:
             self._cleanup.forget(process.pid)
         self._ready.set()
         if self._on_end:
-            self._on_end(self, status)
+            self._on_end(self.name, status)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from plumbing.address import Address
@@ -33,24 +32,12 @@ AUDIO_PORT = 40_000  # named in the descriptions; nothing is sent there
 DATAGRAM_OCTETS = 65_535
 
 
-@dataclass
-class CallRecord:
-    """One call as its caller's agent sees it; monotonic seconds."""
-
-    state: str = "idle"
-    call_id: str = ""
-    answered_at: float | None = None
-    ended_at: float | None = None
-    gap_ms: float | None = None  # from the crash to the answer within the call
-
-
 class Party:
     """One agent with its socket. The loop's thread alone."""
 
     def __init__(
-        self, user: str, proxy: Address, loop: Loop, told: Callable[[Party, object], None]
+        self, user: str, proxy: Address, loop: Loop, told: Callable[[object], None]
     ) -> None:
-        self.user = user
         self._loop, self._told = loop, told
         self._socket = bind_udp((HOST, 0))
         local = self._socket.getsockname()[:2]
@@ -59,15 +46,9 @@ class Party:
         self._timer: Timer | None = None
         loop.watch(self._socket, self._read)
 
-    def do(self, outcome: Actions) -> None:
-        for send in outcome.sends:
-            self._socket.sendto(send.data, send.to)
-        for event in outcome.events:
-            self._told(self, event)
-        if self._timer is not None:
-            self._timer.cancel()
-        due = self.agent.deadline
-        self._timer = None if due is None else self._loop.at(due, self._on_deadline)
+    def wish(self, act: Callable[[float], Actions]) -> None:
+        """Have the agent do something: `act` is a method of it, and is given the time."""
+        self._do(act(time.monotonic()))
 
     def close(self) -> None:
         if self._timer is not None:
@@ -75,57 +56,105 @@ class Party:
         self._loop.unwatch(self._socket)
         self._socket.close()
 
-    def _on_deadline(self) -> None:
-        self.do(self.agent.on_deadline(time.monotonic()))
+    def _do(self, outcome: Actions) -> None:
+        for send in outcome.sends:
+            self._socket.sendto(send.data, send.to)
+        for event in outcome.events:
+            self._told(event)
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self.agent.deadline
+        act = partial(self.wish, self.agent.on_deadline)
+        self._timer = None if due is None else self._loop.at(due, act)
 
     def _read(self) -> None:
         try:
             data, source = self._socket.recvfrom(DATAGRAM_OCTETS)
         except OSError:
             return
-        self.do(self.agent.receive(data, source[:2], time.monotonic()))
+        self._do(self.agent.receive(data, source[:2], time.monotonic()))
+
+
+class GeneratedCall:
+    """Two agents and their call, as the caller's sees it; monotonic seconds. Any thread may read
+    it; the rest is the loop's."""
+
+    def __init__(self, number: int, proxy: Address, loop: Loop) -> None:
+        self.state, self.call_id = "idle", ""
+        self.answered_at: float | None = None
+        self.ended_at: float | None = None
+        self.killed_at: float | None = None
+        self.gap_ms: float | None = None  # from the crash to the answer within the call
+        self._loop, self._target = loop, f"callee{number}"
+        self.callee = Party(self._target, proxy, loop, self._callee_told)
+        self.caller = Party(f"caller{number}", proxy, loop, self._caller_told)
+
+    def begin(self) -> None:
+        """Register the callee; the rest follows."""
+        self.callee.wish(self.callee.agent.register)
+
+    def probe(self) -> None:
+        self.caller.wish(self.caller.agent.probe)
+
+    def hang_up(self) -> None:
+        self.caller.wish(self.caller.agent.hang_up)
+
+    def close(self) -> None:
+        self.callee.close()
+        self.caller.close()
+
+    def _callee_told(self, event: object) -> None:
+        if isinstance(event, RegistrationChanged) and event.state is RegistrationState.REGISTERED:
+            if self.state == "idle":
+                self.state = "calling"
+                self.caller.wish(partial(self.caller.agent.call, self._target))
+        elif isinstance(event, CallChanged) and event.call.state is CallState.INCOMING:
+            self._loop.post(lambda: self.callee.wish(self.callee.agent.answer))
+
+    def _caller_told(self, event: object) -> None:
+        if isinstance(event, CallChanged):
+            self.state, self.call_id = event.call.state.value, event.call.id
+            self.answered_at, self.ended_at = event.call.answered_at, event.call.ended_at
+        elif isinstance(event, ProbeAnswered) and event.status == 200 and self.killed_at:
+            self.gap_ms = (event.at - self.killed_at) * 1000
 
 
 class CallGenerator:
-    """`states` may be read by any thread, everything else about calls is the loop's."""
+    """Any thread."""
 
     def __init__(self, proxy: Address, number: int) -> None:
-        self.records = [CallRecord() for _ in range(number)]
         self._loop = Loop("calls")
-        self._killed_at = 0.0
-        self._callees = [
-            Party(f"callee{index}", proxy, self._loop, self._callee_told) for index in range(number)
-        ]
-        self._callers = [
-            Party(f"caller{index}", proxy, self._loop, self._caller_told) for index in range(number)
-        ]
-
-    # -- any thread --------------------------------------------------------------------------------
+        self.calls = [GeneratedCall(index, proxy, self._loop) for index in range(number)]
 
     def start(self) -> None:
         """Register the callees and call each of them, one after the other."""
         self._loop.start()
-        for index, callee in enumerate(self._callees):
-            self._after(index, partial(self._wish, callee, callee.agent.register))
+        self._one_by_one(GeneratedCall.begin)
 
     def probe(self) -> None:
         """Ask within every call, now, whether it is answered."""
-        self._killed_at = _now()
-        for caller in self._callers:
-            self._loop.post(partial(self._wish, caller, caller.agent.probe))
+        now = time.monotonic()
+        for call in self.calls:
+            call.killed_at = now
+            self._loop.post(call.probe)
 
     def hang_up(self) -> None:
-        for index, caller in enumerate(self._callers):
-            self._after(index, partial(self._wish, caller, caller.agent.hang_up))
+        self._one_by_one(GeneratedCall.hang_up)
 
     def stop(self) -> None:
         """Twice is fine."""
-        for party in (*self._callees, *self._callers):
-            self._loop.post(party.close)
+        for call in self.calls:
+            self._loop.post(call.close)
         self._loop.stop(2.0)
 
+    def _one_by_one(self, act: Callable[[GeneratedCall], None]) -> None:
+        now = time.monotonic()
+        for number, call in enumerate(self.calls):
+            due = now + number * SPACING_SECONDS
+            self._loop.post(partial(self._loop.at, due, partial(act, call)))
+
     def states(self) -> list[str]:
-        return [record.state for record in self.records]
+        return [call.state for call in self.calls]
 
     @property
     def talking(self) -> int:
@@ -136,56 +165,19 @@ class CallGenerator:
         return self.states().count("ended")
 
     @property
-    def probed(self) -> int:
-        return sum(record.gap_ms is not None for record in self.records)
-
-    @property
     def kept(self) -> int:
         """Calls that were answered after the crash."""
-        return self.probed
+        return sum(call.gap_ms is not None for call in self.calls)
 
     @property
     def talked(self) -> dict[str, float]:
         """Seconds by Call-ID, as the callers saw them."""
         return {
-            record.call_id: record.ended_at - record.answered_at
-            for record in self.records
-            if record.ended_at is not None and record.answered_at is not None
+            call.call_id: call.ended_at - call.answered_at
+            for call in self.calls
+            if call.ended_at is not None and call.answered_at is not None
         }
 
     def gap(self, quantile: float) -> float | None:
-        gaps = sorted(record.gap_ms for record in self.records if record.gap_ms is not None)
+        gaps = sorted(call.gap_ms for call in self.calls if call.gap_ms is not None)
         return gaps[min(len(gaps) - 1, int(len(gaps) * quantile))] if gaps else None
-
-    # -- the loop's thread -------------------------------------------------------------------------
-
-    def _after(self, index: int, act: Callable[[], object]) -> None:
-        due = _now() + index * SPACING_SECONDS
-        self._loop.post(lambda: self._loop.at(due, act))
-
-    @staticmethod
-    def _wish(party: Party, wish: Callable[[float], Actions]) -> None:
-        party.do(wish(_now()))
-
-    def _callee_told(self, party: Party, event: object) -> None:
-        if isinstance(event, RegistrationChanged) and event.state is RegistrationState.REGISTERED:
-            index = self._callees.index(party)
-            if self.records[index].state == "idle":
-                self.records[index].state = "calling"
-                caller = self._callers[index]
-                caller.do(caller.agent.call(party.user, _now()))
-        if isinstance(event, CallChanged) and event.call.state is CallState.INCOMING:
-            self._loop.post(lambda: party.do(party.agent.answer(_now())))
-
-    def _caller_told(self, party: Party, event: object) -> None:
-        record = self.records[self._callers.index(party)]
-        if isinstance(event, CallChanged):
-            record.state, record.call_id = event.call.state.value, event.call.id
-            record.answered_at = event.call.answered_at
-            record.ended_at = event.call.ended_at
-        elif isinstance(event, ProbeAnswered) and event.status == 200 and self._killed_at:
-            record.gap_ms = (event.at - self._killed_at) * 1000
-
-
-def _now() -> float:
-    return time.monotonic()

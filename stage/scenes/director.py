@@ -89,9 +89,9 @@ class SceneFailed(Exception):
 
 class Director(QObject):
     """`finished(sentence)` is emitted once; an empty sentence: everything was as expected.
-    `measured` is what a scene has to tell, in the order in which it was noted. `say` gets each line
-    for the person, `folder` a picture of the window for each. `talk_seconds`: of the nine steps,
-    from the answer to the hang-up."""
+    `measured` is what a scene has to tell, in the order in which it was noted. `hear` gets each
+    line for the person, `folder` a picture of the window for each. `talk_seconds`: of the nine
+    steps, from the answer to the hang-up."""
 
     finished = Signal(str)
 
@@ -99,7 +99,7 @@ class Director(QObject):
         self,
         controller: DemoController,
         scene: Scene,
-        say: Callable[[str], None],
+        hear: Callable[[str], object] | None = None,
         folder: Path | None = None,
         talk_seconds: float = 0.0,
     ) -> None:
@@ -107,8 +107,7 @@ class Director(QObject):
         self.controller = controller
         self.talk_seconds = talk_seconds
         self.measured: dict[str, Any] = {}
-        self.say = say
-        self._name, self._folder = scene.name, folder
+        self._scene, self._hear, self._folder = scene, hear, folder
         self._pictures: dict[str, QImage] = {}
         self._play = scene.play(self)
         self._wait: Wait | float = 0.0
@@ -146,11 +145,10 @@ class Director(QObject):
         self.measured[name] = round(value, 2) if isinstance(value, float) else value
 
     @property
-    def figures(self) -> str:
-        """What was measured, for a person; "" for nothing."""
+    def figures(self) -> list[str]:
+        """What was measured, for a person."""
         known = {name: value for name, value in self.measured.items() if value is not None}
-        words = ", ".join(FIGURES[name].format(value) for name, value in known.items())
-        return f"Measured: {words}." if words else ""
+        return [FIGURES[name].format(value) for name, value in known.items()]
 
     def up(self, *names: str) -> bool:
         return set(names) <= self.state.up
@@ -250,6 +248,12 @@ class Director(QObject):
 
     # -- what is told ------------------------------------------------------------------------------
 
+    def say(self, line: str) -> None:
+        if self._hear:
+            self._hear(line)
+        if self._scene.title:  # the nine steps leave the headline to what happens
+            self.controller.announce(self._scene.title, line)
+
     def _tell(self, line: str) -> None:
         self.say(line)
         self.take_picture()
@@ -257,7 +261,7 @@ class Director(QObject):
     def take_picture(self, name: str = "") -> None:
         """Without a name it is the scene's next one."""
         if self._folder:
-            name = name or f"{self._name}-{len(self._pictures) + 1}"
+            name = name or f"{self._scene.name}-{len(self._pictures) + 1}"
             self._pictures[name] = self.controller.window.grab().toImage()
 
     def save_pictures(self) -> str:
@@ -308,4 +312,8 @@ class Director(QObject):
             self._over = True
             self._timer.stop()
             self._play.close()
+            if self._scene.title:
+                last = sentence or self._scene.moral
+                self.controller.announce(self._scene.title, last, over=True)
+                self.take_picture()
             self.finished.emit(sentence)

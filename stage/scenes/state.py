@@ -11,14 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from stage.observation.observations import (
-    AddressAnswered,
     Audio,
     Bill,
     CallStateChanged,
     ForwarderActivated,
     MembersSeen,
     MessageForwarded,
-    ProbeAnswer,
     ProcessBack,
     ProcessExited,
     ProcessKilled,
@@ -27,7 +25,6 @@ from stage.observation.observations import (
     ServersUp,
 )
 
-CLOCK_SLACK_SECONDS = 0.02  # between two processes' notes of one message
 AROUND_CRASH_SECONDS = 2.0  # a pause of the audio later than that is not the crash's
 
 
@@ -85,11 +82,10 @@ class DemoState:
     failovers: list[ServerFailover] = field(default_factory=list)
     kills: list[ProcessKilled] = field(default_factory=list)  # of servers, in this call
     served_at: float | None = None  # first message of this call that came through the second server
-    probed_through_second_at: float | None = None
-    probes: list[ProbeAnswer] = field(default_factory=list)
+    answered_through_second: bool = False  # an OPTIONS within the call
     forwarder_killed: ProcessKilled | None = None  # the active one, of two
     successor: str | None = None  # the forwarder that had the address next
-    address_answered: AddressAnswered | None = None
+    answered_by_successor_at: float | None = None  # the first answer that it passed on
     passed_successor: bool = False  # a message of this call did
     audio: dict[str, Audio] = field(default_factory=dict)
     audio_at_kill: dict[str, Audio] = field(default_factory=dict)
@@ -193,7 +189,7 @@ class DemoState:
     def takeover_ms(self) -> float | None:
         """From just before the SIGKILL until `over_at` of the failover, once the call itself has
         been answered through the other server."""
-        if self.killed is None or not (self.rang_at_kill or self._call_answers):
+        if self.killed is None or not (self.rang_at_kill or self.answered_through_second):
             return None
         return self.outage_ms(self.taken_over)
 
@@ -223,21 +219,13 @@ class DemoState:
         return "its next message" if self.rang_at_kill else "the first answer"
 
     @property
-    def _call_answers(self) -> bool:
-        """The in-dialog OPTIONS of the caller was answered through the second server."""
-        if self.killed is None or self.probed_through_second_at is None:
-            return False
-        earliest = max(self.probed_through_second_at - CLOCK_SLACK_SECONDS, self.killed.at)
-        return any(probe.status == 200 and probe.at >= earliest for probe in self.probes)
-
-    @property
     def forwarder_takeover_ms(self) -> float | None:
         """From just before the SIGKILL of the active forwarder to the first request answered
         through its standby."""
-        killed, answered = self.forwarder_killed, self.address_answered
-        if killed is None or answered is None or self.successor in (None, killed.program):
+        killed, answered_at = self.forwarder_killed, self.answered_by_successor_at
+        if killed is None or answered_at is None or self.successor in (None, killed.program):
             return None
-        return (answered.at - killed.at) * 1000
+        return (answered_at - killed.at) * 1000
 
     def time_axis(self, failover: ServerFailover) -> list[tuple[str, float]]:
         """The moments of one failover in order, the last one its end if that is known; each with
@@ -290,6 +278,8 @@ class DemoState:
 
     def apply(self, seen: object) -> None:
         """Take an observation in; what is none of ours changes nothing."""
+        if isinstance(seen, MessageForwarded):
+            self._count_for_successor(seen)
         match seen:
             case ServersUp():
                 self.up, self.hot = seen.up, seen.hot
@@ -314,17 +304,10 @@ class DemoState:
                     self.died = True
             case ServerFailover():
                 self._failover(seen)
-            case ProbeAnswer():
-                if self.killed and len(self.probes) < 100:
-                    self.probes.append(seen)
             case ForwarderActivated():
                 self.active = seen.forwarder
                 if self.forwarder_killed:
                     self.successor = self.successor or seen.forwarder
-            case AddressAnswered():
-                killed = self.forwarder_killed
-                if killed and self.address_answered is None and seen.began >= killed.at:
-                    self.address_answered = seen
             case Audio():
                 self.audio[seen.phone] = seen
                 if self.killed and seen.at <= self.killed.at + AROUND_CRASH_SECONDS:
@@ -335,12 +318,19 @@ class DemoState:
                 else:
                     self.guests_bill = seen
 
+    def _count_for_successor(self, seen: MessageForwarded) -> None:
+        """The other forwarder has passed it on since the active one was killed."""
+        killed = self.forwarder_killed
+        if killed is None or seen.at < killed.at or seen.through == killed.program:
+            return
+        if seen.status is not None and self.answered_by_successor_at is None:
+            self.answered_by_successor_at = seen.at
+        if seen.call_id == self.call_id:
+            self.passed_successor = True
+
     def _message(self, seen: MessageForwarded) -> None:
         """One of the present call."""
         phones = (self.cast.caller, self.cast.callee)
-        killed = self.forwarder_killed
-        if killed and seen.at >= killed.at and seen.through != killed.program:
-            self.passed_successor = True
         if seen.method == "INVITE" and seen.status == 200 and self.answered_through is None:
             servers = (self.cast.first, self.cast.second)
             self.answered_through = seen.source if seen.source in servers else None
@@ -349,7 +339,7 @@ class DemoState:
         if self.killed and seen.source == self.second and seen.at >= self.killed.at:
             self.served_at = self.served_at or seen.at
             if seen.method == "OPTIONS" and seen.status == 200 and seen.target in phones:
-                self.probed_through_second_at = self.probed_through_second_at or seen.at
+                self.answered_through_second = True
 
     def _call(self, seen: CallStateChanged) -> None:
         if self.call_id is None:

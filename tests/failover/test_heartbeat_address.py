@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from forwarder_kit import answer, field, running
-from hosts_kit import _space, entered, run, sweep
+from hosts_kit import entered, namespace, run, sweep
 
 from failover.config.settings import read
 from failover.net.options_ping import PingSockets
@@ -78,7 +78,7 @@ def test_heartbeats_move_with_the_virtual_address(eventually):
     one they come from there, until it leaves. While another computer believes to have it too, and
     gets the answers, every second one comes from this one's own. Nothing of it looks like death."""
     sweep()
-    space = _space("forwarder")
+    space = namespace("forwarder")
     run("ip", "netns", "add", space)
     try:
         run("ip", "-n", space, "link", "set", "lo", "up")

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from hosts_kit import SWITCH, _space, entered, run, sweep
+from hosts_kit import SWITCH, entered, namespace, run, sweep
 from hosts_kit import unfit as no_namespaces
 from process_kit import wait_until, wait_until_ready
 
@@ -100,7 +100,7 @@ class Program:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", _space(host), *argv],
+                ["ip", "netns", "exec", namespace(host), *argv],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -418,16 +418,16 @@ def _network() -> Iterator[None]:
     sweep()
     try:
         for host in (SWITCH, *HOSTS):
-            run("ip", "netns", "add", _space(host))
-            run("ip", "-n", _space(host), "link", "set", "lo", "up")
-        run("ip", "-n", _space(SWITCH), "link", "add", "bridge", "type", "bridge")
-        run("ip", "-n", _space(SWITCH), "link", "set", "bridge", "up")
+            run("ip", "netns", "add", namespace(host))
+            run("ip", "-n", namespace(host), "link", "set", "lo", "up")
+        run("ip", "-n", namespace(SWITCH), "link", "add", "bridge", "type", "bridge")
+        run("ip", "-n", namespace(SWITCH), "link", "set", "bridge", "up")
         for host, address in HOSTS.items():
-            peer = ["peer", "name", "eth0", "netns", _space(host)]
-            run("ip", "-n", _space(SWITCH), "link", "add", host, "type", "veth", *peer)
-            run("ip", "-n", _space(host), "addr", "add", f"{address}/24", "dev", "eth0")
-            run("ip", "-n", _space(host), "link", "set", "eth0", "up")
-            run("ip", "-n", _space(SWITCH), "link", "set", host, "up", "master", "bridge")
+            peer = ["peer", "name", "eth0", "netns", namespace(host)]
+            run("ip", "-n", namespace(SWITCH), "link", "add", host, "type", "veth", *peer)
+            run("ip", "-n", namespace(host), "addr", "add", f"{address}/24", "dev", "eth0")
+            run("ip", "-n", namespace(host), "link", "set", "eth0", "up")
+            run("ip", "-n", namespace(SWITCH), "link", "set", host, "up", "master", "bridge")
         yield
     finally:
         sweep()

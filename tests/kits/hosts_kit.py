@@ -26,7 +26,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from process_kit import wait_until
+from process_kit import server_argv, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "keepalived"
@@ -53,8 +53,8 @@ def unfit() -> str:
         if not shutil.which(program):
             return f"{program} is not installed (Debian: {package})"
     try:
-        run("ip", "netns", "add", _space("try"))
-        run("ip", "netns", "del", _space("try"))
+        run("ip", "netns", "add", namespace("try"))
+        run("ip", "netns", "del", namespace("try"))
     except OSError as error:
         return f"no network namespaces here: {error}"
     return ""
@@ -67,19 +67,19 @@ def run(*argv: str) -> str:
     return done.stdout
 
 
-def _space(host: str) -> str:
+def namespace(host: str) -> str:
     return f"failover-{os.getpid()}-{host}"
 
 
 def inside(host: str, *argv: str) -> str:
-    return run("ip", "netns", "exec", _space(host), *argv)
+    return run("ip", "netns", "exec", namespace(host), *argv)
 
 
 @contextlib.contextmanager
 def entered(host: str):
     """This thread's sockets, and those of threads it starts meanwhile, are that host's."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{_space(host)}") as there:
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace(host)}") as there:
         _enter(libc, there.fileno())
         try:
             yield
@@ -115,8 +115,8 @@ class Network:
         sweep()
         try:
             for host in (SWITCH, *HOSTS):
-                run("ip", "netns", "add", _space(host))
-                run("ip", "-n", _space(host), "link", "set", "lo", "up")
+                run("ip", "netns", "add", namespace(host))
+                run("ip", "-n", namespace(host), "link", "set", "lo", "up")
             self._switch("link", "add", "bridge", "type", "bridge")
             self._switch("link", "set", "bridge", "up")
             for host, address in HOSTS.items():
@@ -130,10 +130,10 @@ class Network:
                     "name",
                     "eth0",
                     "netns",
-                    _space(host),
+                    namespace(host),
                 )
-                run("ip", "-n", _space(host), "addr", "add", f"{address}/24", "dev", "eth0")
-                run("ip", "-n", _space(host), "link", "set", "eth0", "up")
+                run("ip", "-n", namespace(host), "addr", "add", f"{address}/24", "dev", "eth0")
+                run("ip", "-n", namespace(host), "link", "set", "eth0", "up")
                 self.plug(host)
                 self.mend(host)
         except BaseException:
@@ -145,7 +145,7 @@ class Network:
         sweep()
 
     def _switch(self, *words: str) -> None:
-        run("ip", "-n", _space(SWITCH), *words)
+        run("ip", "-n", namespace(SWITCH), *words)
 
     def unplug(self, host: str) -> None:
         """Its interface has no carrier any more, and it knows."""
@@ -281,7 +281,7 @@ class Unit:
         environment = {**os.environ, "NOTIFY_SOCKET": str(self._notify)}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", _space(self.host), *self._argv],
+                ["ip", "netns", "exec", namespace(self.host), *self._argv],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -304,6 +304,24 @@ def _installed(text: str, folder: Path, host: str) -> str:
     )
 
 
+def start_server(stack: contextlib.ExitStack, folder: Path, number: int) -> None:
+    """Starts server1 or server2 on the servers' host, with its store and its log in the folder;
+    the stack ends it."""
+    listen = f"{HOSTS['servers']}:{5060 + 10 * number}"
+    store = folder / "cluster.db"
+    argv = server_argv(f"server{number}", listen, "{}:{}".format(*SHARED), store, "")
+    log = stack.enter_context((folder / f"server{number}.log").open("wb"))
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", namespace("servers"), *argv],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+
+
 class Pair:
     """Entered, all of it runs: forwarder1 has the address, forwarder2 stands by, both servers
     answer. `unicast`: with the lines for networks without multicast."""
@@ -324,7 +342,7 @@ class Pair:
             self.store = self.folder / "cluster.db"
             self._install()
             for number in (1, 2):
-                self._server(stack, number)
+                start_server(stack, self.folder, number)
             for host, example in (("forwarder1", "active.conf"), ("forwarder2", "standby.conf")):
                 self._forwarder(stack, host)
                 self._keeper(stack, host, example)
@@ -357,37 +375,6 @@ class Pair:
             own = check.with_name(f"check-{host}")
             shutil.copy(check, own)
             own.write_text(_installed(check.read_text(), self.folder, host))
-
-    def _server(self, stack: contextlib.ExitStack, number: int) -> None:
-        host, port = HOSTS["servers"], 5060 + 10 * number
-        argv = [
-            sys.executable,
-            "-S",
-            "-m",
-            "slee_mock",
-            "--name",
-            f"server{number}",
-            "--listen",
-            f"{host}:{port}",
-        ]
-        argv += [
-            "--forwarder",
-            "{}:{}".format(*SHARED),
-            "--store",
-            str(self.store),
-            "--management",
-            "",
-        ]
-        log = stack.enter_context((self.folder / f"server{number}.log").open("wb"))
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", _space("servers"), *argv],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
 
     def _forwarder(self, stack: contextlib.ExitStack, host: str) -> None:
         sees = self.folder / f"run-{host}" / "call-failover"  # RuntimeDirectory=

@@ -89,7 +89,7 @@ class Demonstration:
 
     def server(self, name: str) -> str:
         """Or one of two forwarders."""
-        return (self.window.figure.forwarders | self.window.figure.servers)[name].look
+        return self.window.figure.programs[name].look
 
     @property
     def steps(self) -> list[int | str]:

@@ -28,12 +28,10 @@ from stage.gui.topology_view import LOOKS, TONES, PhoneAppearance, ServerAppeara
 from stage.observation.from_events import bill_from_json, person
 from stage.observation.observations import (
     SHORT_REASONS,
-    AddressAnswered,
     Audio,
     CallStateChanged,
     ForwarderActivated,
     MessageForwarded,
-    ProbeAnswer,
     ProcessBack,
     ProcessKilled,
     Registration,
@@ -478,12 +476,11 @@ TAKEN_OVER = (
     ProcessKilled(5, "server1", 1),
     ServerFailover(5.01, "server1", "server2", 0, first_answer_at=5.02),
     MessageForwarded(5.02, "server2", "Alice", "OPTIONS", 200, "c"),
-    ProbeAnswer(5.021, 5.0, 200),
 )
 ADDRESS_TAKEN = (
     ProcessKilled(8, "forwarder1", 1),
     ForwarderActivated(8.02, "forwarder2"),
-    AddressAnswered(8.025, 8.001),
+    MessageForwarded(8.025, "server2", "Alice", "OPTIONS", 200, "c", "forwarder2"),
 )
 
 

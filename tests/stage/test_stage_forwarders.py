@@ -1,17 +1,12 @@
-"""One forwarder or two, as the stage hears of them; and how long an address is silent."""
+"""One forwarder or two, as the stage hears of them."""
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from sip.message import Request, parse, reply
 from stage.observation.forwarder_roles import ForwarderRoles
-from stage.observation.outage_meter import OutageMeter
 from stage.processes.cluster import Cluster, Ports
 
 Make = Callable[..., ForwarderRoles]
@@ -24,7 +19,7 @@ def make() -> Iterator[Make]:
 
     def begin(pair: bool) -> ForwarderRoles:
         clusters.append(Cluster(Ports.free(), pair=pair))
-        made = ForwarderRoles(clusters[-1], lambda kind, told: None)
+        made = ForwarderRoles(clusters[-1], lambda *_: None)
         for state in made.pair.values():
             state.alive, state.starting = True, False
         return made
@@ -84,33 +79,3 @@ def test_one_that_gives_the_address_up_has_it_no_more(make: Make) -> None:
     hello(two, "forwarder1", "active")
     assert not two.takeover({"forwarder": "forwarder1", "to": "standby"})
     assert two.active is None and two.pair["forwarder1"].forwarder_state == "standby"
-
-
-def test_the_first_answer_ends_the_silence_of_an_address(
-    free_port: Callable[[], int], eventually: Callable[..., object]
-) -> None:
-    address, told = ("127.0.0.1", free_port()), []
-    pinger = OutageMeter(address, "failover.test", lambda at, began: told.append((at, began)))
-    pinger.ping()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
-        sock.bind(address)
-        bound = time.monotonic()
-        for status in (503, 200):
-            data, source = sock.recvfrom(65535)
-            request = parse(data)
-            assert isinstance(request, Request) and request.method == "OPTIONS" and not told
-            sock.sendto(reply(request, status).to_bytes(), source)
-        eventually(lambda: told)
-    ((at, began),) = told
-    assert began < bound < at
-    pinger.stop()
-    pinger.stop()
-
-
-def test_nobody_is_asked_after_the_end(free_port: Callable[[], int]) -> None:
-    pinger = OutageMeter(("127.0.0.1", free_port()), "failover.test", lambda at, began: None)
-    pinger.ping()
-    pinger.stop()
-    pinger.ping()
-    assert "knock" not in {thread.name for thread in threading.enumerate()}

@@ -6,14 +6,12 @@ from __future__ import annotations
 import pytest
 
 from stage.observation.observations import (
-    AddressAnswered,
     Audio,
     Bill,
     CallStateChanged,
     ForwarderActivated,
     MembersSeen,
     MessageForwarded,
-    ProbeAnswer,
     ProcessExited,
     ProcessKilled,
     Registration,
@@ -65,7 +63,6 @@ def takeover() -> list[object]:
         ServerFailover(9.0012, "server1", "server2", 1),
         ServerFailover(9.0012, "server1", "server2", 1, first_answer_at=9.0018),
         MessageForwarded(9.0018, "server2", "Alice", "OPTIONS", 200, CALL),
-        ProbeAnswer(9.0019, 9.0001, 200),
     ]
 
 
@@ -163,12 +160,12 @@ def test_registered_through_the_other_server_is_registered_and_said() -> None:
 
 
 def test_a_probe_answered_by_the_server_before_it_died_is_no_takeover() -> None:
-    script = play(ready(), ringing(), answer(), crash(), [ProbeAnswer(9.0002, 9.0001, 200)])
+    early = MessageForwarded(9.0002, "server1", "Alice", "OPTIONS", 200, CALL)
+    script = play(ready(), ringing(), answer(), crash(), [early])
     assert script.state.takeover_ms is None
     for seen in [
         ServerFailover(9.06, "server1", "server2", 0, first_answer_at=9.1),
         MessageForwarded(9.1, "server2", "Alice", "OPTIONS", 200, CALL),
-        ProbeAnswer(9.1001, 9.09, 200),
     ]:
         script.observe(seen)
     assert script.state.takeover_ms == pytest.approx(100.0)
@@ -275,7 +272,6 @@ def test_one_failover_has_its_moments_in_order_and_one_number() -> None:
     told = [
         ServerFailover(9.0012, "server1", "server2", 1, 1, "refused", 8.98, 9.0018),
         MessageForwarded(9.0018, "server2", "Alice", "OPTIONS", 200, CALL),
-        ProbeAnswer(9.0019, 9.0001, 200),
     ]
     script = play(ready(), ringing(), answer(), crash(), told)
     (failover,) = script.state.failovers
@@ -369,9 +365,17 @@ def forwarder_crash() -> list[object]:
 
 def through_the_other(at: float = 12.03) -> list[object]:
     return [
-        AddressAnswered(12.024, 12.001),
+        answered_through("forwarder2", 12.024),
         MessageForwarded(at, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder2"),
     ]
+
+
+def asked_through_the_other() -> MessageForwarded:
+    return MessageForwarded(12.03, "Alice", "server2", "OPTIONS", None, CALL, "forwarder2")
+
+
+def answered_through(forwarder: str, at: float) -> MessageForwarded:
+    return MessageForwarded(at, "server2", "Alice", "REGISTER", 200, "r1", forwarder)
 
 
 TALK = (ready(), ringing(), answer(), crash(), takeover(), audio_goes_on())
@@ -401,24 +405,24 @@ def test_what_the_two_forwarders_tell_may_come_in_any_order() -> None:
     [
         [forwarder_crash()],
         [forwarder_crash(), through_the_other()[:1]],
-        [forwarder_crash(), through_the_other()[1:]],
+        [forwarder_crash(), [asked_through_the_other()]],
         [forwarder_crash()[:2], through_the_other()],
         [through_the_other()],
     ],
 )
-def test_the_address_is_not_taken_before_a_request_and_the_call_itself_passed(
+def test_the_address_is_not_taken_before_an_answer_and_the_call_itself_passed(
     scene: list[list[object]],
 ) -> None:
     assert "7a" not in observed(pair(*TALK, *scene))
 
 
-def test_pings_begun_before_the_crash_prove_nothing() -> None:
+def test_answers_before_the_crash_prove_nothing() -> None:
     script = pair(
         *TALK,
-        [AddressAnswered(11.9, 11.8)],
+        [answered_through("forwarder2", 11.9)],
         forwarder_crash(),
-        through_the_other()[1:],
-        [AddressAnswered(12.5, 11.9)],
+        [asked_through_the_other()],
+        [answered_through("forwarder1", 12.5)],
     )
     assert "7a" not in observed(script) and pair_words(script) == "forwarder2 is active"
 
@@ -432,7 +436,7 @@ def test_a_forwarder_that_comes_back_itself_took_nothing_over() -> None:
     script = pair(
         *TALK,
         forwarder_crash()[:1],
-        [ForwarderActivated(15.0, "forwarder1"), AddressAnswered(15.1, 12.0)],
+        [ForwarderActivated(15.0, "forwarder1"), answered_through("forwarder1", 15.1)],
     )
     assert "7a" not in observed(script) and pair_words(script) == "no standby for forwarder1"
 
@@ -444,7 +448,7 @@ def test_the_takeover_the_other_way_round_counts_and_names_the_two() -> None:
         [
             ProcessKilled(12.0, "forwarder2", 4713),
             ForwarderActivated(12.02, "forwarder1"),
-            AddressAnswered(12.024, 12.001),
+            answered_through("forwarder1", 12.024),
             MessageForwarded(12.03, "server2", "Alice", "OPTIONS", 200, CALL, "forwarder1"),
         ],
     )
