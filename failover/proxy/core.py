@@ -227,6 +227,8 @@ class Core:
         beneath = octets(request.vias[:2][-1].branch)
         method, to_tag = request.method.encode(), octets(request.to_tag)
         self.failover.request_passed_on(asker, beneath, method, to_tag)
+        if method == b"INVITE" and self.pending.is_answered_lately(beneath + method, now):
+            return self._drop(datagram, now, "answered", "its phone has answered", request)
         try:
             routes = request.routes
             target = (routes[0].uri if routes else Uri.parse(request.uri)).address()
@@ -407,7 +409,7 @@ class Core:
         ends, pause = len(vias) == 1, self._pause(datagram)
         if not server or pause:
             if not ends:
-                self.pending.add_answer(key)
+                self.pending.add_answer(key, now)
             refuses = method == "INVITE" and response.status >= 300
             return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
         # it may have waited, and is owed as long as any other

@@ -308,6 +308,10 @@ class FastPath:
         if asker:
             if creates and core.orphans.watchful:
                 raise NotOrdinary
+            if method == b"INVITE":
+                asked = beneath(branch, others) + method
+                if core.pending.is_answered_lately(asked, now):
+                    raise NotOrdinary
             target = self._reachable(goal, source)
             server, to, own = asker, PHONES, self._own[target]
             here = own

@@ -9,7 +9,8 @@ its successor is sent at once.
     there, or an ACK to the server's own answer. At a B2BUA all of them end. The successor may have
     use for it, so it is moved, but nobody is owed anything for it and it does not count.
  4. A 2xx that was passed to a server, or waits for one, settles its INVITE, which is not replayed
-    any more: a phone that has answered has forgotten it and would ring anew (RFC 3261 17.2.1).
+    any more, nor passed on to a phone: one that has answered has forgotten it and would ring anew
+    (RFC 3261 17.2.1).
  5. A datagram is kept as it was received, so that a replay takes the same way through the core as
     the first time.
  6. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
@@ -119,7 +120,9 @@ class PendingMessages:
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
-        self._answered: dict[RequestKey, None] = {}  # INVITEs whose 2xx has come from a phone
+        self._answered: dict[
+            RequestKey, float
+        ] = {}  # INVITEs whose 2xx has come from a phone, when
         # Requests that were sent to another server too -> the one that had them first.
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
@@ -232,17 +235,22 @@ class PendingMessages:
         refusal = self._refusals.get(branch)
         return refusal is not None and refusal.own
 
-    def add_answer(self, key: OneWayKey) -> None:
+    def add_answer(self, key: OneWayKey, now: float) -> None:
         """A phone's response was passed to a server, or waits for one."""
         branch, method, status, _ = key
         if method == b"INVITE" and b"200" <= status < b"300":
-            self._answered[branch + method] = None
+            self._answered[branch + method] = now
             if len(self._answered) > MAX_ANSWERED:
                 del self._answered[next(iter(self._answered))]
 
     def is_answered(self, key: RequestKey) -> bool:
         """Is this an INVITE whose 2xx has come from a phone?"""
         return key in self._answered
+
+    def is_answered_lately(self, key: RequestKey, now: float) -> bool:
+        """Has it come so lately that a server may not know of it? It may have got the INVITE
+        first, from one that went down, and pass it on behind the answer."""
+        return now - self._answered.get(key, float("-inf")) <= PATIENCE
 
     # -- all of a server's -------------------------------------------------------------------------
 

@@ -142,6 +142,27 @@ def test_so_it_is_where_its_200_was_passed_to_a_server_that_went_down_much_later
     assert again.to == "server2"
 
 
+def test_nor_by_a_survivor_that_had_got_the_invite_before_the_answer():
+    core = make_core()
+    at_bob = rings(core)
+    (moved,) = core.failover.signal("server1", REFUSED, 101.0, "refused").sends
+    core.receive(answer(at_bob), PHONES, BOB, 101.1)
+    onward = passed_on(moved.data, "192.0.2.12:5080")
+    at = "server2", SERVERS["server2"]
+    assert core.quick(onward, *at, 101.2) is None
+    assert core.receive(onward, *at, 101.2).sends == ()
+    assert core.counters["dropped.answered"] == 1
+    assert core.quick(onward, *at, 140.0), "another call, of a phone that makes its branches anew"
+
+
+def passed_on(invite, server):
+    """An INVITE as a server sends it to Bob's phone."""
+    invite = invite.replace(b"Failover-Kept: 1.000\r\n", b"")
+    onward = invite.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
+    via = f"\r\nVia: SIP/2.0/UDP {server};branch=z9hG4bKs\r\nVia: ".encode()
+    return onward.replace(b"\r\nVia: ", via, 1)
+
+
 def rings(core):
     """Alice calls through server1 and Bob's phone rings. Returns the INVITE as it has it."""
     invite = phone(core, request(), 100.0).sends[0].data
