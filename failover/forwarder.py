@@ -33,7 +33,7 @@ from failover.admin.event_log import EventLog, Subscriber, plain
 from failover.admin.metrics import metrics
 from failover.config.settings import PHONES, ServerLine, Settings, differences
 from failover.config.shared_secret import Secret, ephemeral
-from failover.net.active_standby import ACTIVE, AddressWatcher, HaState, Takeover
+from failover.net.active_standby import ACTIVE, AddressWatcher, HaState
 from failover.net.keepalived_track_file import TrackFile
 from failover.net.own_address import OwnAddress
 from failover.net.registration_listener import RegistrationListener
@@ -206,10 +206,10 @@ class Forwarder:
         self._core.failover.become_standby()
         self._links.rebind_pings()
 
-    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        """The state is new; `takeover`: the role too, and this is not the start."""
-        self._event_log.role_changed(state, takeover)
-        if takeover and state.role is ACTIVE:
+    def role_changed(self, state: HaState, is_takeover: bool) -> None:
+        """The state is new; `is_takeover`: the role too, and this is not the start."""
+        self._event_log.role_changed(state, is_takeover)
+        if is_takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
