@@ -113,7 +113,7 @@ class Forwarder:
             self._watcher.start(self.settings.standby)
             self._registrations.open(self._loop)
         except BaseException:
-            self._close()
+            self._finish()
             raise
         self._relay.checker.configure(self.settings.interval, self.settings.fall)
         self.every(LOOK_INTERVAL, self._check_passively)
@@ -126,7 +126,6 @@ class Forwarder:
         called twice. Raises TimeoutError, with the sockets still open, if that thread is busy."""
         self._loop.post(self._finish)
         self._loop.stop()
-        self._close()
 
     @property
     def ha_state(self) -> HaState:
@@ -252,6 +251,9 @@ class Forwarder:
             partial(self._write_track_file, False),
             partial(self._relay.finish, DRAIN_SECONDS),
             self.release_address,
+            self._links.close_all,
+            self._registrations.close,
+            self._event_log.close,
         ):
             self._loop.call(step)
 
@@ -381,13 +383,3 @@ class Forwarder:
     def _metrics(self) -> str:
         now, wall = time.monotonic(), time.time()
         return metrics(self._core, self.ha_state, self._started, now, wall, self._loop.errors)
-
-    def _close(self) -> None:
-        for link in self._links.by_name.values():
-            link.close()
-        self._links.by_name.clear()
-        self._registrations.close()
-        if self._relay.phones:
-            self._relay.phones.sock.close()
-            self._relay.phones = None
-        self._event_log.close()
