@@ -37,7 +37,7 @@ from stage.observation.http_readers import Pages, read_page
 from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports, port_in_use
 from stage.processes.program import StartError
 from stage.scenes.state import ProgramState, Roles
-from stage.scenes.use_case import Row, UseCase
+from stage.scenes.use_case import UseCase
 
 PHONES = ("Alice", "Bob")
 TICK = 100  # ms between two looks at the audio
@@ -49,9 +49,8 @@ class DemoController(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
     of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `servers`: how many
     there are; with one there is no failover. `lan`: the forwarder's address beyond loopback, for
-    other people's telephones, and then everybody has a password. `ready`: all of them are up."""
+    other people's telephones, and then everybody has a password."""
 
-    ready = Signal()
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
     message = Signal(object)  # a MessageForwarded, the moment it is told
@@ -140,7 +139,7 @@ class DemoController(QObject):
     # -- start and end -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Returns at once; `ready` or `failed` tells how it went."""
+        """Returns at once; the steps, or `failed`, tell how it went."""
         self._stage = "starting"
         self._worker.start()
         self._worker.post(self._start_programs)
@@ -193,7 +192,6 @@ class DemoController(QObject):
                 self.failed.emit(f"{name}'s phone cannot start: {error}.")
                 return
         self.window.allow_phones(True)
-        self.ready.emit()
 
     # -- what a person wishes ----------------------------------------------------------------------
 
@@ -527,7 +525,3 @@ class DemoController(QObject):
                     for call in calls
                 }
         return {}
-
-    @property
-    def rows(self) -> list[Row]:
-        return self.use_case.rows

@@ -132,10 +132,11 @@ class LadderFilter(QSortFilterProxyModel):
         return f"{at - (at if self.zero is None else self.zero):+.3f}"
 
 
-class RowPainter:
+class RowPainter(QStyledItemDelegate):
     """Draws one row in a given width; for the screen and for SVG alike."""
 
     def __init__(self, columns: Sequence[str]) -> None:
+        super().__init__()
         self.columns = tuple(columns)
         self.widest_time = "+000.000"
 
@@ -194,6 +195,18 @@ class RowPainter:
             painter.drawEllipse(QPointF(self.x_of(row.through, box), end.y()), 2.5, 2.5)
         self._label(painter, row, line, box, tone.colour, ground)
 
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        palette = theme().palette
+        chosen = bool(option.state & QStyle.StateFlag.State_Selected)
+        ground = palette.raised if chosen else palette.surface
+        row, when = index.data(Qt.ItemDataRole.UserRole), index.data(Qt.ItemDataRole.DisplayRole)
+        painter.save()
+        self.row(painter, QRectF(option.rect), row, when, ground)
+        painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
+        return QSize(40 * GRID, self.height)
+
     def _turns(self, row: MessageForwarded, box: QRectF) -> bool:
         """The forwarder neither has sent it again nor stands between its two ends."""
         if row.through == row.sender:
@@ -250,24 +263,6 @@ def message_text(text: str) -> QPlainTextEdit:
     return view
 
 
-class RowDelegate(QStyledItemDelegate):
-    def __init__(self, rows: RowPainter, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._rows = rows
-
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        palette = theme().palette
-        chosen = bool(option.state & QStyle.StateFlag.State_Selected)
-        ground = palette.raised if chosen else palette.surface
-        row, when = index.data(Qt.ItemDataRole.UserRole), index.data(Qt.ItemDataRole.DisplayRole)
-        painter.save()
-        self._rows.row(painter, QRectF(option.rect), row, when, ground)
-        painter.restore()
-
-    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
-        return QSize(40 * GRID, self._rows.height)
-
-
 class Heading(QWidget):
     """The names above the columns."""
 
@@ -321,7 +316,7 @@ class Ladder(QWidget):
 
     def _make_view(self) -> None:
         view = record_table(self.filter, "messages", "Messages")
-        view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
+        view.setItemDelegateForColumn(0, self.painter)
         for number in range(1, len(HEADINGS)):
             view.setColumnHidden(number, True)
         view.horizontalHeader().setVisible(False)

@@ -411,7 +411,7 @@ class TopologyView(QWidget):
             fraction = 0.5 if theme().reduced_motion else eased(passed)
             place = along(route, fraction)
             tone = palette.tone(TONES[travel.kind])
-            pill = painting.pill_box(place, travel.label)
+            pill = painting.label_box(place, travel.label)
             hidden = any(box.intersects(pill) for box in self._geometry.boxes.values())
             if not hidden or theme().reduced_motion:
                 painting.pill(painter, pill, travel.label, tone, palette.surface)
