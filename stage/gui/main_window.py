@@ -30,7 +30,7 @@ from plumbing.screen_check import SCREENLESS
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import GRID, LIGHT, Size, theme
-from softphone.gui.widgets import FlatButton, StateMark, TextLabel
+from softphone.gui.widgets import FlatButton, StateMark, TextLabel, row_of
 from stage.gui import painting, wording, zoom
 from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
@@ -161,15 +161,11 @@ class Window(QWidget):
 
     def _make_headline(self) -> None:
         self._mark = StateMark(Size.TITLE)
-        self._headline = TextLabel(Size.TITLE, bold=True)
-        self._headline.setObjectName("headline")
-        self._hint = TextLabel(Size.TEXT, tone="muted", lines=2)
-        self._hint.setObjectName("hint")
-        self.again = small_button("Start again")
-        self.again.setObjectName("start_again")
+        self._headline = TextLabel(Size.TITLE, bold=True, name="headline")
+        self._hint = TextLabel(Size.TEXT, tone="muted", lines=2, name="hint")
+        self.again = small_button("Start again", "start_again")
         self.again.setToolTip("Restart what is dead, and begin the list of steps anew")
-        self.scenes, self.menu = menu_button("Scenes")
-        self.scenes.setObjectName("scenes")
+        self.scenes, self.menu = menu_button("Scenes", "scenes")
         self.scenes.setAccessibleName("Scenes")
         self.scenes.setToolTip("Other crashes, at other moments; each plays by itself")
         self.menu.addAction("Start again", self.again.click)
@@ -186,23 +182,19 @@ class Window(QWidget):
         said.setSpacing(0)
         said.addWidget(self._headline)
         said.addWidget(self._hint)
-        head = QHBoxLayout()
-        head.setSpacing(GRID)
-        head.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
+        head = row_of(self._mark)
         head.addLayout(said, 1)
         self._numbers = [TextLabel(Size.TITLE, bold=True, tabular=True) for _ in range(2)]
-        numbers = QHBoxLayout()
         for label in self._numbers:
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             label.setVisible(False)
-            numbers.addWidget(label, 1)
         self._middle = Card()
         column = self._middle.column
         column.setContentsMargins(GRID, GRID, GRID, GRID)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addWidget(self.figure, 1)
-        column.addLayout(numbers)
+        column.addLayout(row_of(*self._numbers))
         self._steps_card = Card()
         self._steps_column = self._steps_card.column
         self._steps_column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)

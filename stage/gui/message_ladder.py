@@ -59,6 +59,7 @@ from plumbing.address import parse_address
 from plumbing.pcap import CapturedDatagram, pcap
 from softphone.gui.record_table import record, record_model, record_table
 from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import row_of
 from softphone.sip_trace import clock
 from stage.gui import painting
 from stage.gui.flat_controls import menu_button, small_button
@@ -353,25 +354,22 @@ class Ladder(QWidget):
         self.options = small_button("OPTIONS")
         self.options.setCheckable(True)
         self.options.setToolTip("Show the questions within the call that the demo asks by itself")
-        save, menu = menu_button("Save")
-        save.setObjectName("save_messages")
+        save, menu = menu_button("Save", "save_messages")
         save.setToolTip("Save the messages shown here")
         menu.addAction("Copy all as text", lambda: self._to_clipboard(self.text()))
         for kind in ("text", "SVG", "pcap"):
             menu.addAction(f"Save as {kind} ...", partial(self._ask_and_save, kind))
         names = ("Which call", "Which method", "How times are shown", "Show OPTIONS", "Save")
-        row = QHBoxLayout()
-        row.setSpacing(GRID // 2)
         parts = (self.calls, self.methods, time_button, self.options, save)
         for part, name in zip(parts, names, strict=True):
             part.setAccessibleName(name)
-            row.addWidget(part)
         time_button.setToolTip("How times are shown")
         for box in (self.calls, self.methods):
             box.setToolTip(box.accessibleName())
             box.setFrame(False)
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
             box.setMinimumWidth(8 * GRID)
+        row = row_of(*parts, spacing=GRID // 2)
         row.insertStretch(2, 1)  # what is shown to the left, how to the right
         self.calls.currentIndexChanged.connect(self._choose)
         self.methods.currentIndexChanged.connect(self._choose)

@@ -197,12 +197,9 @@ class TopologyView(QWidget):
     # -- construction and size ---------------------------------------------------------------------
 
     def _make_buttons(self, name: str) -> None:
-        for action, label, icon, tone in (
-            ("kill", "Kill", "decline", "stop"),
-            ("restart", "Restart", "play", ""),
-        ):
-            button = FlatButton(label, icon, tone, self)
-            button.setObjectName(f"{action}_{name}")
+        for action, icon in ICONS.items():
+            label = action.capitalize()
+            button = FlatButton(label, icon, parent=self, name=f"{action}_{name}")
             button.setAccessibleName(f"{label} {name}")
             button.clicked.connect(
                 lambda _=False, action=action, name=name: getattr(self, action).emit(name)
