@@ -96,6 +96,7 @@ class BillView(QWidget):
         self.source = QLabel()
         self.source.setObjectName("bill_source")
         self.source.setFont(theme().font(Size.SMALL))
+        self.source.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.source.setOpenExternalLinks(True)
         self.source.setTextInteractionFlags(
             Qt.TextInteractionFlag.LinksAccessibleByMouse
