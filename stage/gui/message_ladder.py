@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
-    QItemSelectionModel,
     QModelIndex,
     QPersistentModelIndex,
     QPointF,
@@ -456,13 +455,6 @@ class Ladder(QWidget):
             return row.label
         head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
         return head + row.text.replace("\r\n", "\n")
-
-    def select(self, number: int) -> None:
-        self.view.selectionModel().setCurrentIndex(
-            self.filter.index(number, 0),
-            QItemSelectionModel.SelectionFlag.ClearAndSelect
-            | QItemSelectionModel.SelectionFlag.Rows,
-        )
 
     # -- taken away --------------------------------------------------------------------------------
 
