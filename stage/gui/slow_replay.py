@@ -68,8 +68,7 @@ def _message(at: float, row: MessageForwarded, failover: ServerFailover) -> list
 
 
 class SlowReplay(QWidget):
-    """A button to play and pause, and a slider. `frame` carries a Frame, or None at the
-    end."""
+    """A button to play and pause, and a slider. `frame` carries a Frame, or None at the end."""
 
     frame = Signal(object)
 
@@ -101,8 +100,8 @@ class SlowReplay(QWidget):
         self.setToolTip("" if moments else why)
 
     def stop(self) -> None:
-        self._animation.stop()
         self.slider.setValue(0)
+        self._animation.stop()
 
     @property
     def playing(self) -> bool:
