@@ -188,15 +188,17 @@ class Forwarder:
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._loop.post(lambda: self._event_log.unsubscribe(subscriber))
 
-    # -- sip thread: the shared address (active_standby.RoleHandler) -------------------------------
+    # -- sip thread: the shared address, called by AddressWatcher ----------------------------------
 
     def serve_on(self, sock: socket.socket) -> None:
+        """We have the address, on this socket."""
         phones = self._relay.phones = Channel(sock, self._io, self._local_address_used)
         self._loop.watch(sock, partial(self._relay.receive, phones, PHONES))
         self._links.rebind_pings()
         self._core.failover.become_active(time.monotonic())
 
     def release_address(self) -> None:
+        """We have lost the address: closes every socket on it."""
         phones, self._relay.phones = self._relay.phones, None
         self._links.close_sides()
         if phones:
@@ -205,11 +207,13 @@ class Forwarder:
         self._links.rebind_pings()
 
     def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
+        """The state is new; `takeover`: the role too, and this is not the start."""
         self._event_log.role_changed(state, takeover)
         if takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
+        """The operating system has refused an operation."""
         self._event_log.trouble(operation, text)
 
     # -- sip thread: periodic tasks ----------------------------------------------------------------
@@ -317,20 +321,24 @@ class Forwarder:
     def _new_limit(self, settings: Settings) -> RateLimit:
         return RateLimit(settings.rate, settings.burst, settings.exempt, self._core.counters)
 
-    # -- sip thread: registrations (registration_listener.RegistrationHandler) ---------------------
+    # -- sip thread: called by RegistrationListener ------------------------------------------------
 
     def use_registered(self, registered: Sequence[ServerLine]) -> None:
+        """Uses the file's servers and then these."""
         self._use_servers((*self.settings.servers, *registered), self.settings)
 
     def set_shutting_down(self, name: str, leaving: bool) -> None:
+        """A server has announced that it shuts down, or has taken that back."""
         self._relay.carry_out(
             self._core.failover.set_shutting_down(name, leaving, time.monotonic())
         )
 
     def health(self) -> Mapping[str, Health]:
+        """The health of every server, by name."""
         return {name: link.server.health for name, link in self._links.by_name.items()}
 
     def log(self, kind: str, text: str) -> None:
+        """Logs a line, at most one of a kind a second."""
         self._event_log.throttled(time.monotonic(), kind, plain(text, MAX_LOG_TEXT))
 
     # -- sip thread: own addresses -----------------------------------------------------------------

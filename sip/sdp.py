@@ -173,36 +173,22 @@ def offer(
 
 
 def offer_again(
-    local: SessionDescription, direction: MediaDirection, version: int = 0
+    local: SessionDescription,
+    address: str,
+    session_id: int,
+    version: int,
+    direction: MediaDirection,
+    codecs: Sequence[str] = (),
 ) -> SessionDescription:
-    """The next offer in the same session (hold, resume): what was agreed, one version on, or under
-    the `version` that comes after an offer which was refused (RFC 3264 8)."""
-    user, session_id, before, where = _origin(local)
-    origin = f"{user} {session_id} {version or int(before) + 1} {where}"
-    lines = tuple((kind, origin if kind == "o" else value) for kind, value in local.lines)
-    return SessionDescription(
-        lines, tuple(_redirected(stream, direction) for stream in local.media)
-    )
-
-
-def moved(local: SessionDescription, address: str) -> SessionDescription:
-    """A session description with `address` as its origin and connection address, else equal."""
-    where = f"IN {'IP6' if ':' in address else 'IP4'} {address}"
-    user, session_id, version, _ = _origin(local)
-    new = {"o": f"{user} {session_id} {version} {where}", "c": where}
-    return replace(local, lines=tuple((kind, new.get(kind, value)) for kind, value in local.lines))
-
-
-def offer_all(
-    local: SessionDescription, codecs: Sequence[str], direction: MediaDirection, version: int
-) -> SessionDescription:
-    """As `offer_again`, with all our codecs instead of the one agreed on; payload types that were
-    given keep their meaning (RFC 3264 8.3.2)."""
-    again = offer_again(local, direction, version)
+    """The next offer in the session of `local`, as for hold and resume (RFC 3264 8): what was
+    agreed, or with `codecs` all of them instead of the one agreed on."""
     streams = tuple(
-        _widened(each, codecs, direction) if each.carries_audio else each for each in again.media
+        _widened(each, codecs, direction)
+        if codecs and each.carries_audio
+        else _redirected(each, direction)
+        for each in local.media
     )
-    return replace(again, media=streams)
+    return SessionDescription(_head(address, session_id, version, _times(local)), streams)
 
 
 def answer(
@@ -233,8 +219,8 @@ def answer(
     if not accepted:
         wanted = f"{' or '.join(codecs)} over IPv{6 if ':' in address else 4}"
         raise RemoteProtocolError(f"SDP: no audio stream with {wanted} is offered", status=488)
-    times = tuple(value for kind, value in offered.lines if kind == "t") or ("0 0",)
-    return SessionDescription(_head(address, session_id, version, times), tuple(streams))
+    head = _head(address, session_id, version, _times(offered))
+    return SessionDescription(head, tuple(streams))
 
 
 def plan(local: SessionDescription, remote: SessionDescription) -> MediaPlan:
@@ -311,17 +297,8 @@ def _number(text: str, most: int) -> int:
     return int(text)
 
 
-def _origin(description: SessionDescription) -> tuple[str, str, str, str]:
-    """User, session, version and place. Theirs is not needed for anything, so one that is odd or
-    missing is as good."""
-    parts = (_first(description.lines, "o") or "").split(None, 3)
-    user, session_id, version, where = (*parts, *("-", "0", "0", "IN IP4 0.0.0.0")[len(parts) :])
-    return (
-        user,
-        session_id,
-        version if is_number(version, LONGEST_NUMBER) else "0",
-        where,
-    )
+def _times(description: SessionDescription) -> tuple[str, ...]:
+    return tuple(value for kind, value in description.lines if kind == "t") or ("0 0",)
 
 
 def _first(lines: Sequence[Line], wanted: str) -> str | None:
@@ -390,6 +367,7 @@ def _redirected(stream: MediaDescription, direction: MediaDirection) -> MediaDes
 def _widened(
     stream: MediaDescription, codecs: Sequence[str], direction: MediaDirection
 ) -> MediaDescription:
+    """With all our codecs; payload types that were given keep their meaning (RFC 3264 8.3.2)."""
     encodings = stream.encodings()
     events = next(
         (number for number, text in encodings.items() if text == "telephone-event/8000"), None

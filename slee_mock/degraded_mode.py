@@ -12,8 +12,8 @@ Rules
 3. BYE, CANCEL, ACK and refusals that a copy does not let pass, or of which there is none, wait
    too. They are sent when they are replayed. Their phone may have given up by then (RFC 3261
    17.1.2.2), and the other one must hear of it even so.
-4. Order per call: `process` first replays what is deferred of the same Call-ID, so the first
-   hang-up wins. A node replays everything before it fires timers.
+4. Order per call: a node has what is deferred of the same Call-ID replayed (`catch_up`) before it
+   handles an event, so the first hang-up wins. It replays everything before it fires timers.
 
 Traps
 - A copy may be old, for another server may have changed the call since. So a copy's word is taken
@@ -121,9 +121,9 @@ class CachingStore(StoreWrapper):
 
 
 class DegradedMode:
-    """Handles events with the store (`process`), and if that raises StoreDown, without it as far as
-    possible (`process_offline`). `replayed` is called with the outcome of each deferred event, its
-    `sends` without what was sent before."""
+    """Handles events without the store as far as possible (`process_offline`), and with it later.
+    `replayed` is called with the outcome of each deferred event, its `sends` without what was sent
+    before."""
 
     def __init__(
         self,
@@ -137,16 +137,11 @@ class DegradedMode:
         self.deferred = 0  # events in all
         self._octets = 0
 
-    def process(self, event: Arrival) -> Outcome:
-        """Replays what is deferred of the same call first (rule 4)."""
-        self._replay_call(message_of(event).get("Call-ID") or "")
-        return self._router.process(event, self._store)
-
-    def process_all(self, events: Sequence[Arrival]) -> list[Outcome]:
-        """Handles the events of a turn and saves all together (Router.process_all)."""
+    def catch_up(self, events: Iterable[Arrival]) -> None:
+        """Replays what is deferred of the calls that these events belong to (rule 4). May raise
+        StoreDown."""
         for event in events:
             self._replay_call(message_of(event).get("Call-ID") or "")
-        return self._router.process_all(events, self._store)
 
     def process_offline(self, event: Arrival) -> Outcome:
         """Handles an event without the store: passes the message on, defers it, or refuses it."""

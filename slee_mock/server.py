@@ -74,7 +74,7 @@ class Server:
         )
         # Below: the sip thread's.
         self._node: Node | None = None
-        self._queue, self._working = ReceiveQueue(self._clock.now), False
+        self._queue, self._is_posted = ReceiveQueue(self._clock.now), False
         self._client: HeartbeatClient | None = None
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self._started = time.monotonic()
@@ -209,7 +209,8 @@ class Server:
 
     def _readable(self) -> None:
         self._queue.fill(self._channel, self._loop.held_up())
-        self._work_on()
+        if not self._is_posted:
+            self._work_on()
 
     def _work_on(self) -> None:
         """Handles a few of the queued datagrams; then timers, questions and what has come meanwhile
@@ -220,13 +221,9 @@ class Server:
                 for outcomes in turn:
                     self._send(outcomes)
         finally:  # what is still queued is handled even so
-            if self._queue and self._node and not self._working:
-                self._working = True
-                self._loop.post(self._work_again)
-
-    def _work_again(self) -> None:
-        self._working = False
-        self._work_on()
+            self._is_posted = bool(self._queue and self._node)
+            if self._is_posted:
+                self._loop.post(self._work_on)
 
     def _on_deadline(self) -> None:
         node = self._node
@@ -286,14 +283,16 @@ class Server:
         node, settings = self._node, self._settings
         dropped = {("dropped", name): count for name, count in self._queue.dropped.items()}
         return server_status(
-            node.member if node else Member(settings.name, format_address(settings.listen)),
+            node.membership.member
+            if node
+            else Member(settings.name, format_address(settings.listen)),
             uptime=time.monotonic() - self._started,
             trouble=node.trouble if node else "it was not opened yet",
             forwarder=format_address(settings.forwarder),
             counts={**self._counts, **dropped, **(node.counts if node else {})},
             clock_offset=self._clock.offset,
             deferred=self._deferred(),
-            warning=node.warning if node else "",
+            warning=node.membership.warning if node else "",
             forwarder_page=settings.forwarder_page,
         )
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 BLANK = " \t\f"
 _NATURAL_LINE = re.compile(r"\r\n|\r|\n")
+# key, separator, value
+_ENTRY = re.compile(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*([=:]?)[ \t\f]*(.*)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(u.{0,4}|.)", re.DOTALL)
 _NAMED_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
@@ -89,15 +91,10 @@ def _ends_in_odd_backslashes(line: str) -> bool:
 
 def _split(line: str) -> tuple[str, str, str]:
     """Key, separator and value, all still escaped."""
-    end, escaped = 0, False
-    while end < len(line) and (escaped or line[end] not in "=:" + BLANK):
-        escaped = line[end] == "\\" and not escaped
-        end += 1
-    rest = line[end:].lstrip(BLANK)
-    separator = " " if rest else ""
-    if rest[:1] in ("=", ":"):
-        separator, rest = rest[0], rest[1:].lstrip(BLANK)
-    return line[:end], separator, rest
+    found = _ENTRY.match(line)
+    assert found  # any line is a key, be it empty, and a value
+    key, separator, value = found.groups()
+    return key, separator or (" " if value else ""), value
 
 
 def _unescape(text: str) -> str:

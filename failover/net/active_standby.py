@@ -20,18 +20,20 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from collections import deque
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from failover.net.own_address import is_here
 from failover.net.sockets import open_phones
 from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop, Timer
+
+if TYPE_CHECKING:
+    from failover.forwarder import Forwarder
 
 
 class Role(str, Enum):
@@ -98,27 +100,12 @@ class HaState:
         return replace(self, role=role, since=since, why=why.format(self.address), event=event)
 
 
-class RoleHandler(Protocol):
-    """The forwarder, as AddressWatcher calls it."""
-
-    def serve_on(self, sock: socket.socket) -> None:
-        """We have the address, on this socket."""
-
-    def release_address(self) -> None:
-        """We have lost the address: close every socket on it."""
-
-    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        """The state is new; `takeover`: the role too, and this is not the start."""
-
-    def trouble(self, operation: str, text: str) -> None:
-        """The operating system has refused an operation."""
-
-
 class AddressWatcher:
-    """Binds and watches the shared address. `state` and `takeovers` are for reading."""
+    """Binds and watches the shared address, and tells the forwarder of it. `state` and `takeovers`
+    are for reading."""
 
-    def __init__(self, loop: Loop, listen: Address, handler: RoleHandler) -> None:
-        self._loop, self._listen, self._handler = loop, listen, handler
+    def __init__(self, loop: Loop, listen: Address, forwarder: Forwarder) -> None:
+        self._loop, self._listen, self._forwarder = loop, listen, forwarder
         self._can_move = can_move(listen)
         self._timer: Timer | None = None
         self.state = HaState(format_address(listen), STANDBY, time.monotonic(), "has just started")
@@ -127,12 +114,7 @@ class AddressWatcher:
     def start(self, wait: bool) -> None:
         """Tries to bind for the first time. Raises OSError if that fails and we are not to `wait`
         for the address, or waiting would not help."""
-        try:
-            self._handle(self._bind())
-        except OSError as error:
-            if not wait or error.errno not in BIND_ERRORS:
-                raise
-            self._handle(BIND_ERRORS[error.errno])
+        self._handle(self._event() if wait else self._bind())
         if wait:
             self._schedule_check()
 
@@ -141,15 +123,15 @@ class AddressWatcher:
             self._timer.cancel()
 
     def _bind(self) -> AddressEvent:
-        """BOUND, and the handler serves; or raises OSError."""
+        """BOUND, and the forwarder serves; or raises OSError."""
         if self._can_move and not has_address(self._listen[0]):
             text = f"{os.strerror(errno.EADDRNOTAVAIL)} ({format_address(self._listen)})"
             raise OSError(errno.EADDRNOTAVAIL, text)
         sock = open_phones(self._listen)
         try:
-            self._handler.serve_on(sock)
+            self._forwarder.serve_on(sock)
         except BaseException:  # or our own socket would hold the address at the next attempt
-            self._handler.release_address()
+            self._forwarder.release_address()
             sock.close()
             raise
         return BOUND
@@ -160,7 +142,7 @@ class AddressWatcher:
         except OSError as error:  # such as no file descriptor left: the state stays
             where = format_address(self._listen)
             text = f"whether {where} is here or free: {error}; nothing changes"
-            self._handler.trouble("look", text)
+            self._forwarder.trouble("look", text)
         finally:
             self._schedule_check()
 
@@ -190,8 +172,8 @@ class AddressWatcher:
             takeover = Takeover(now, new.role, new.address, new.why, now - before.since)
             self.takeovers.append(takeover)
         if before.role is ACTIVE:
-            self._handler.release_address()
-        self._handler.role_changed(self.state, takeover)
+            self._forwarder.release_address()
+        self._forwarder.role_changed(self.state, takeover)
 
 
 def can_move(listen: Address) -> bool:

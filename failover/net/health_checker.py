@@ -22,35 +22,27 @@ Rules
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from failover.admin.event_log import EventLog
 from failover.net.options_ping import SERVICE_UNAVAILABLE, Answer
 from failover.net.sockets import ServerLink
 from failover.proxy.core import Core
-from failover.proxy.events import Outcome
 from failover.upstream.check_schedule import FAST_SHARE
-from failover.upstream.health import ANSWER, FAILING, MISS
+from failover.upstream.health import ANSWER, FAILING, MISS, Signal
 from plumbing.event_loop import Loop, Timer
+
+if TYPE_CHECKING:
+    from failover.net.relay import Relay
 
 
 class HealthChecker:
-    """`carry_out` executes what the core returns; `drain(link)` reads all that the server has sent;
-    `refused(name, why)` handles a server whose computer has refused a datagram."""
+    """Checks the servers of the relay's links."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        core: Core,
-        event_log: EventLog,
-        links: dict[str, ServerLink],
-        carry_out: Callable[[Outcome], None],
-        drain: Callable[[ServerLink], None],
-        refused: Callable[[str, str], None],
-    ) -> None:
-        self._loop, self._core, self._event_log, self._links = loop, core, event_log, links
-        self._carry_out, self._drain, self._refused = carry_out, drain, refused
+    def __init__(self, loop: Loop, core: Core, event_log: EventLog, relay: Relay) -> None:
+        self._loop, self._core, self._event_log, self._relay = loop, core, event_log, relay
+        self._links = relay.links
         self._interval = self._patience = 0.0
         self._timer: Timer | None = None
         self._due = 0.0
@@ -83,7 +75,18 @@ class HealthChecker:
             self._core.table.is_last(server) and schedule.message_received(now, owing, last=True)
         )
         if lives and server.health.state is FAILING:
-            self._carry_out(self._core.failover.signal(server.name, ANSWER, now, "sends messages"))
+            self._signal(link, ANSWER, now, "sends messages")
+
+    def _signal(
+        self,
+        link: ServerLink,
+        signal: Signal,
+        now: float,
+        why: str,
+        answered_503: bool | None = None,
+    ) -> None:
+        failover = self._core.failover
+        self._relay.carry_out(failover.signal(link.server.name, signal, now, why, answered_503))
 
     def receive(self, link: ServerLink) -> None:
         """Reads the answers to pings."""
@@ -100,7 +103,7 @@ class HealthChecker:
 
     def _ping_failed(self, link: ServerLink, error: OSError) -> None:
         if isinstance(error, ConnectionError):
-            self._refused(link.server.name, "its port refused a heartbeat")
+            self._relay.server_refused(link.server.name, "its port refused a heartbeat")
             return
         link.error, link.rebind = (error.strerror or str(error)).lower(), True
         self._event_log.trouble("heartbeat", f"{link.server.name}: {error}")
@@ -112,12 +115,9 @@ class HealthChecker:
         if not link.server.up:
             if answer.asked < link.server.health.since:  # rule 3
                 return
-            self._drain(link)  # rule 4
+            self._relay.drain(link)  # rule 4
         why = f"answers heartbeats ({answer.status})"
-        no_new_calls = answer.status == SERVICE_UNAVAILABLE
-        self._carry_out(
-            self._core.failover.signal(link.server.name, ANSWER, now, why, no_new_calls)
-        )
+        self._signal(link, ANSWER, now, why, answer.status == SERVICE_UNAVAILABLE)
 
     # -- the timer ---------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class HealthChecker:
         if late or link.schedule.miss_due(time.monotonic()):  # rule 1
             self.receive(link)
             if link.server.up:
-                self._drain(link)
+                self._relay.drain(link)
 
     def _count_miss(self, link: ServerLink, late: bool) -> None:
         now = time.monotonic()
@@ -153,7 +153,7 @@ class HealthChecker:
         if link.schedule.miss_due(now):
             link.schedule.count_miss()
             why = "no answer to heartbeats" + (f": {link.error}" if link.error else "")
-            self._carry_out(self._core.failover.signal(link.server.name, MISS, now, why))
+            self._signal(link, MISS, now, why)
 
     def _send_ping(self, link: ServerLink, _late: bool) -> None:
         now = time.monotonic()

@@ -83,7 +83,8 @@ class PingSockets:
     A server's firewall may admit only the address that the forwarder listens on, so pings leave
     from there. But a virtual address may be on two computers while they do not hear each other, and
     then the answers may go to the other one. So, while the first socket gets no answer, every
-    second ping leaves from the second one, which is bound to the address that the system prefers.
+    second ping leaves from the second one, which is bound to the address that the system prefers;
+    and so does one that the first socket cannot send.
     """
 
     def __init__(self, server: Address, token: str, listen_host: str) -> None:
@@ -105,7 +106,13 @@ class PingSockets:
         self._turn = (self._turn + 1) % len(self.socks) if silent else 0
         if since is None:
             self._silent_since = now
-        self.socks[self._turn].send(self._ping.request(now, patience, role))
+        request = self._ping.request(now, patience, role)
+        try:
+            self.socks[self._turn].send(request)
+        except OSError as error:  # a virtual address may have left, which is not noticed yet
+            if isinstance(error, ConnectionError) or self._turn == len(self.socks) - 1:
+                raise
+            self.socks[-1].send(request)
 
     def receive(self, now: float, patience: float) -> list[Answer]:
         """The answers that have come. Raises OSError as `send` does."""

@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from failover.proxy.destination import literal
-from plumbing.address import Address
+from plumbing.address import Address, literal
 from plumbing.packet_info import usual_towards
 from plumbing.udp_socket import family_of
 from sip.uri import DEFAULT_PORT

@@ -11,13 +11,12 @@ import errno
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from failover.config.settings import ServerLine, Settings
 from failover.net.own_address import OwnAddress
 from failover.net.sockets import EXTRA_PORTS, MAX_DATAGRAM, first_free
-from failover.upstream.health import Health
 from failover.upstream.server_registration import (
     ARRIVED,
     BACK,
@@ -30,24 +29,11 @@ from plumbing.address import Address, format_address
 from plumbing.event_loop import Loop
 from plumbing.udp_socket import bind_udp, family_of
 
+if TYPE_CHECKING:
+    from failover.forwarder import Forwarder
+
 MAX_PER_TURN = 8  # datagrams; one costs up to 0.2 ms
 SWEEP_INTERVAL = 0.2  # seconds between two searches for servers that have gone
-
-
-class RegistrationHandler(Protocol):
-    """The forwarder, as RegistrationListener calls it."""
-
-    def use_registered(self, registered: Sequence[ServerLine]) -> None:
-        """Use the file's servers and then these."""
-
-    def set_shutting_down(self, name: str, leaving: bool) -> None:
-        """A server has announced that it shuts down, or has taken that back."""
-
-    def health(self) -> Mapping[str, Health]:
-        """The health of every server, by name."""
-
-    def log(self, kind: str, text: str) -> None:
-        """Logs a line, at most one of a kind a second."""
 
 
 class RegistrationListener:
@@ -59,10 +45,10 @@ class RegistrationListener:
         key: bytes,
         counters: Counter[str],
         is_own: Callable[[Address], bool],
-        handler: RegistrationHandler,
+        forwarder: Forwarder,
     ) -> None:
         self.address, self._timeout = settings.registration, settings.timeout
-        self._counters, self._handler = counters, handler
+        self._forwarder = forwarder
         self._standby = settings.standby  # a second forwarder may have the address
         self._registration = Registration(
             key,
@@ -74,7 +60,7 @@ class RegistrationListener:
             lambda address: family_of(address[0]) == family_of(settings.listen[0]),
         )
         self._sock: socket.socket | None = None
-        self._in_use: tuple[ServerLine, ...] = ()  # the registered servers that the handler uses
+        self._in_use: tuple[ServerLine, ...] = ()  # the registered servers that the forwarder uses
 
     def open(self, loop: Loop) -> None:
         """Opens the socket unless it is open. Raises OSError naming the address, except where that
@@ -90,7 +76,7 @@ class RegistrationListener:
         configured, self.address = self.address, sock.getsockname()[:2]
         if self.address != configured:
             taken = f"{format_address(configured)} is taken, perhaps by the other forwarder"
-            self._handler.log(
+            self._forwarder.log(
                 "registration", f"servers register at {format_address(self.address)}: {taken}"
             )
         loop.watch(sock, lambda: self._receive(sock))
@@ -120,48 +106,44 @@ class RegistrationListener:
             try:
                 result = self._registration.receive(data, source[:2], time.monotonic())
             except OSError as error:  # no file descriptor to find out whose address it names
-                self._counters["trouble.look"] += 1
-                self._handler.log("look", f"cannot look at a registration of {source[0]}: {error}")
+                self._forwarder.trouble("look", f"a registration of {source[0]}: {error}")
                 continue
             self._act(result, source[:2])
             if result.answer and result.target:
                 try:
                     sock.sendto(result.answer, result.target)
                 except (OSError, OverflowError) as error:
-                    self._counters["trouble.send"] += 1
-                    self._handler.log(
-                        "send",
-                        f"cannot answer a registration from {format_address(source)}: {error}",
-                    )
+                    text = f"an answer to a registration of {format_address(source)}: {error}"
+                    self._forwarder.trouble("send", text)
 
     def _act(self, result: Result, source: Address) -> None:
         if result.kind == ARRIVED:
             self._use_registered()
             server = next(line for line in self._in_use if line.name == result.name)
-            self._handler.log(f"{server.name} arrived", f"{server} has registered itself")
+            self._forwarder.log(f"{server.name} arrived", f"{server} has registered itself")
         elif result.kind in (LEAVING, BACK):
-            self._handler.set_shutting_down(result.name, result.kind == LEAVING)
+            self._forwarder.set_shutting_down(result.name, result.kind == LEAVING)
         elif result.kind in REFUSALS:
             who = format_address(source)
             told = f"registration refused ({result.kind}) from {who}: {result.note}"
-            self._handler.log(f"registration.{result.kind}", told)
+            self._forwarder.log(f"registration.{result.kind}", told)
 
     # -- time --------------------------------------------------------------------------------------
 
     def _sweep(self, loop: Loop) -> None:
         loop.at(time.monotonic() + SWEEP_INTERVAL, lambda: self._sweep(loop))
-        gone = self._registration.sweep(time.monotonic(), self._timeout, self._handler.health())
+        gone = self._registration.sweep(time.monotonic(), self._timeout, self._forwarder.health())
         # some are gone, or the last change has failed
         if self._registration.lines() != self._in_use:
             self._use_registered()
         for each, why in gone:
-            self._handler.log(
+            self._forwarder.log(
                 f"{each.line.name} left", f"{each.line.name} is no longer registered: it {why}"
             )
 
     def _use_registered(self) -> None:
         lines = self._registration.lines()
-        self._handler.use_registered(lines)
+        self._forwarder.use_registered(lines)
         self._in_use = lines
 
     def _is_here(self, address: Address) -> bool:

@@ -63,9 +63,7 @@ class Relay:
         self.phones: Channel | None = None
         self.links: dict[str, ServerLink] = {}
         self.limit = limit
-        self.checker = HealthChecker(
-            loop, core, event_log, self.links, self.carry_out, self.drain, self.server_refused
-        )
+        self.checker = HealthChecker(loop, core, event_log, self)
         self._loop, self._event_log = loop, event_log
         self._core, self._failover = core, core.failover
         self._outgoing: dict[str, list[Outgoing]] = {}  # by side

@@ -44,14 +44,12 @@ def _ask(address: Address, patience: float) -> int | None:
         end = time.monotonic() + patience
         while (now := time.monotonic()) < end:
             sock.send(ping.request(now, patience))
-            repeat_at = min(now + REPEAT_INTERVAL, end)
-            while (left := repeat_at - time.monotonic()) > 0:
-                sock.settimeout(left)
-                try:
-                    data = sock.recv(MAX_DATAGRAM)
-                except TimeoutError:
-                    break
-                answer = ping.response(data, time.monotonic(), patience)
-                if answer:
-                    return answer.status
+            sock.settimeout(min(REPEAT_INTERVAL, end - now))
+            try:
+                data = sock.recv(MAX_DATAGRAM)
+            except TimeoutError:
+                continue
+            answer = ping.response(data, time.monotonic(), patience)
+            if answer:
+                return answer.status
     return None

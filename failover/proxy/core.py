@@ -29,10 +29,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from failover.config.settings import CALL_ID, PHONES
-from failover.proxy.destination import literal, response_address
 from failover.proxy.events import NOTHING, Dropped, Outcome, Passed, Queued, Send, joined
 from failover.proxy.fast_path import FastPath
-from failover.proxy.header_rewrite import HeaderRewriter, WayBack
+from failover.proxy.header_rewrite import HeaderRewriter, WayBack, response_address
 from failover.proxy.outage_queue import HANG_UPS, KeptMessage, pause_seconds
 from failover.proxy.pending_messages import (
     OneWayKey,
@@ -46,7 +45,7 @@ from failover.proxy.request_validation import Fields, Refused, is_looped, is_pro
 from failover.upstream.failover import Failover
 from failover.upstream.server_table import Server, ServerTable
 from failover.upstream.upstream_reachability import GracePeriod
-from plumbing.address import Address
+from plumbing.address import Address, literal
 from sip.errors import RemoteProtocolError
 from sip.keep_alive import is_keep_alive
 from sip.message import BrokenRequest, Request, Response, parse, reply
@@ -255,9 +254,8 @@ class Core:
         outcome = self._passed(request, datagram, now, send, "its Request-URI")
         if not begins:
             return outcome
-        self.orphans.invite_sent(branch.encode(), datagram.side, send, now)
-        ended = self.orphans.called_anew(request, target, now)
-        return self.failover.end_calls(ended, now, outcome)
+        self.orphans.invite_sent(branch.encode(), asker, send, now)
+        return joined((self.orphans.called_anew(request, target, now), outcome))
 
     def _pass_to_server(self, forwarding: Forwarding, server: Server, why: str) -> Outcome:
         request, datagram, now, branch, key, back, _, _ = forwarding
@@ -354,9 +352,9 @@ class Core:
         """The way back is in the message, and signed: nobody can have a response sent where no
         request came from."""
         if datagram.side == PHONES and self.orphans.watchful:
-            endings = self.orphans.answered(response, now)
-            if endings is not None:
-                return self.failover.end_calls(endings, now)
+            ended = self.orphans.answered(response, now)
+            if ended is not None:
+                return ended
         back = self.lines.way_back(response)
         if not back:
             note = "its topmost Via is not one the forwarder made"
@@ -379,8 +377,7 @@ class Core:
         outcome = Outcome((), resumed) if resumed else NOTHING
         refused = response.cseq.method == "INVITE" and response.status >= 300
         if request and refused and request.replayed and request.begun:
-            ended = self.orphans.caller_refused(request.data, now)
-            return self.failover.end_calls(ended, now, outcome)
+            return joined((self.orphans.caller_refused(request.data, now), outcome))
         return outcome
 
     def _return(

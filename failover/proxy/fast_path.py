@@ -28,15 +28,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
 from failover.config.settings import CALL_ID, PHONES
-from failover.proxy.destination import literal, response_address
 from failover.proxy.events import Send
 from failover.proxy.fast_path_patterns import COOKIE, NotOrdinary, Reader, beneath, topmost
-from failover.proxy.header_rewrite import BACK
+from failover.proxy.header_rewrite import BACK, response_address
 from failover.proxy.pending_messages import PendingDatagram
 from failover.proxy.request_validation import LOOP
 from failover.upstream.affinity_key import CALL_ID as CALL_ID_HEADER
 from failover.upstream.server_table import Server
-from plumbing.address import Address, format_address
+from plumbing.address import Address, format_address, literal
 from sip.branch import branch_inputs
 from sip.errors import RemoteProtocolError
 from sip.message import DIALOG_CREATING, Request, parse
@@ -359,7 +358,7 @@ class FastPath:
         ))  # fmt: skip
         send: Send = new(Send, (to, onward, target))
         if asker and method == b"INVITE" and not (tag or others):
-            core.orphans.invite_sent(signed, side, send, now)
+            core.orphans.invite_sent(signed, asker, send, now)
         return send
 
     def _reachable(self, goal: Goal, source: Address) -> Address:

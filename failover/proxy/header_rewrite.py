@@ -18,15 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from failover.proxy.destination import response_address, with_address
 from failover.proxy.request_validation import LOOP, loop_hash
 from failover.upstream.server_table import Server, ServerTable
 from plumbing.address import Address, format_address
 from sip.branch import is_branch_of, keyed_hash, make_branch
 from sip.errors import RemoteProtocolError
+from sip.grammar import canonical_host
 from sip.header import NameAddr
 from sip.message import DIALOG_CREATING, Message, Request, Response
-from sip.uri import Uri
+from sip.uri import DEFAULT_PORT, Uri
 from sip.via import Via
 
 BACK, BACK_DIGITS = "back", 16  # parameter of our Via
@@ -205,12 +205,12 @@ class HeaderRewriter:
         in the first Route and the Request-URI."""
         route = request.routes[:1]
         if route and self._is_dead(route[0].uri.address()):
-            moved = with_address(route[0].uri, successor.address)
+            moved = _with_address(route[0].uri, successor.address)
             request.replace_top("Route", str(NameAddr(moved, route[0].display, route[0].params)))
         if request.uri[:4].lower() in ("sip:", "sips"):
             uri = Uri.parse(request.uri)
             if self._is_dead(uri.address()):
-                request.uri = str(with_address(uri, successor.address))
+                request.uri = str(_with_address(uri, successor.address))
 
     def _is_dead(self, address: Address) -> bool:
         server = self.table.by_address.get(address)
@@ -246,6 +246,19 @@ class HeaderRewriter:
         # of an old peer, and without the fields that stand in for a branch
         except RemoteProtocolError:
             return self.own_tag(str(request.via))
+
+
+def response_address(via: Via) -> Address:
+    """Returns the address that the answer to a request with this Via goes to (RFC 3261 18.2.2, RFC
+    3581 4). `maddr` is ignored: a phone could have its answers sent to somebody else."""
+    params = via.params
+    host = via.received if params.get("received") else ""
+    port = via.rport if params.get("rport") else None
+    return canonical_host(host or via.host), port or via.port or DEFAULT_PORT
+
+
+def _with_address(uri: Uri, address: Address) -> Uri:
+    return uri._replace(host=address[0], port=address[1])
 
 
 def _as_server(via: Via) -> Via:

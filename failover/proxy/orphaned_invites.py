@@ -28,11 +28,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 from failover.config.settings import PHONES
-from failover.proxy.events import Send
+from failover.proxy.events import NOTHING, Outcome, Passed, Send, joined
 from failover.proxy.pending_messages import RINGING_SECONDS
+from failover.upstream.server_table import Server
 from plumbing.address import Address
 from sip.errors import RemoteProtocolError
 from sip.header import NameAddr
@@ -52,7 +52,7 @@ class Call:
     has answered provisionally; `ended_at`: when the forwarder began to end it, if it did; `over`:
     its final answer has come."""
 
-    def __init__(self, server: str, data: bytes, target: Address, since: float) -> None:
+    def __init__(self, server: Server, data: bytes, target: Address, since: float) -> None:
         self.server, self.data, self.target, self.since = server, data, target, since
         self.rings = self.over = False
         self.caller = b""  # the user in its From; read once it is an orphan
@@ -65,7 +65,9 @@ class Call:
         assert isinstance(invite, Request)
         return invite
 
-    def request(self, method: str, number: int, to: str, uri: str = "", suffix: str = "") -> Send:
+    def request(
+        self, now: float, method: str, number: int, to: str, uri: str = "", suffix: str = ""
+    ) -> Outcome:
         """A request to the phone about this INVITE. `suffix`: of its branch, where it is a
         transaction of its own."""
         invite = self.invite
@@ -81,12 +83,27 @@ class Call:
             ("CSeq", f"{number} {method}"),
             ("Content-Length", "0"),
         ]
-        return Send(PHONES, Request(method, uri or invite.uri, fields).to_bytes(), self.target)
+        data = Request(method, uri or invite.uri, fields).to_bytes()
+        server, why = self.server, f"{self.server.name} had it ringing when it went"
+        event = Passed(
+            now,
+            server.name,
+            PHONES,
+            server.address,
+            self.target,
+            method,
+            None,
+            invite.call_id,
+            False,
+            why,
+            data=data,
+        )
+        return Outcome((Send(PHONES, data, self.target),), (event,))
 
-    def cancel(self, now: float) -> Send:
+    def cancel(self, now: float) -> Outcome:
         self.cancel_due, self._interval = now + self._interval, min(2 * self._interval, T2)
         invite = self.invite
-        return self.request("CANCEL", invite.cseq.number, invite.get("To") or "")
+        return self.request(now, "CANCEL", invite.cseq.number, invite.get("To") or "")
 
     @property
     def is_to_be_cancelled(self) -> bool:
@@ -96,13 +113,6 @@ class Call:
         if self.ended_at is not None:
             return now - self.ended_at > PATIENCE
         return now - self.since > RINGING_SECONDS
-
-
-class Ending(NamedTuple):
-    """A request that ends a call, or acknowledges its end."""
-
-    call: Call
-    send: Send
 
 
 class OrphanedCalls:
@@ -123,7 +133,7 @@ class OrphanedCalls:
 
     # -- what rings --------------------------------------------------------------------------------
 
-    def invite_sent(self, branch: bytes, server: str, send: Send, now: float) -> None:
+    def invite_sent(self, branch: bytes, server: Server, send: Send, now: float) -> None:
         """A server began this INVITE, or repeats it. With the branch of a lost server's call it
         takes that over."""
         if self._orphans.pop(branch, None):
@@ -146,9 +156,9 @@ class OrphanedCalls:
             if final:
                 self._remove(branch)
 
-    def server_lost(self, server: str) -> None:
+    def server_lost(self, server: Server) -> None:
         """The calls that it had ringing are orphans now."""
-        gone = [branch for branch, call in self._ringing.items() if call.server == server]
+        gone = [branch for branch, call in self._ringing.items() if call.server is server]
         for branch in gone:
             call = self._orphans[branch] = self._remove(branch)
             found = _CALLER.search(call.data)
@@ -164,21 +174,21 @@ class OrphanedCalls:
 
     # -- what is to end ---------------------------------------------------------------------------
 
-    def caller_refused(self, invite: bytes, now: float) -> list[Ending]:
+    def caller_refused(self, invite: bytes, now: float) -> Outcome:
         """A server has refused this INVITE of a caller, which rang before its server died."""
         if not self.watchful:
-            return []
+            return NOTHING
         try:
             wanted = parse(invite, in_passing=True)
         except RemoteProtocolError:
-            return []
+            return NOTHING
         caller, called = _user(wanted.get("From")), _user(wanted.get("To"))
         return self._end(caller, lambda call: called in _called(call.invite), now)
 
-    def called_anew(self, invite: Request, target: Address, now: float) -> list[Ending]:
+    def called_anew(self, invite: Request, target: Address, now: float) -> Outcome:
         """A server sends a phone this INVITE, which began there."""
         if not self.watchful:
-            return []
+            return NOTHING
         _, called = _called(invite)
 
         def is_same(call: Call) -> bool:
@@ -191,28 +201,28 @@ class OrphanedCalls:
 
         return self._end(_user(invite.get("From")), is_same, now)
 
-    def _end(self, caller: str, condition: Callable[[Call], bool], now: float) -> list[Ending]:
+    def _end(self, caller: str, condition: Callable[[Call], bool], now: float) -> Outcome:
         """Ends the caller's orphans that fulfil the condition. One that cannot be parsed is
         skipped."""
         octets = caller.encode("utf-8", "surrogateescape")
-        endings: list[Ending] = []
+        outcomes: list[Outcome] = []
         for call in self._orphans.values():
             if not octets or call.caller != octets or call.ended_at is not None:
                 continue
             try:
                 if not condition(call):
                     continue
-                cancels = [Ending(call, call.cancel(now))] if call.rings else []
+                cancel = call.cancel(now) if call.rings else NOTHING
             except RemoteProtocolError:
                 continue
             call.ended_at = now
             self._counters["orphans.ended"] += 1
-            endings += cancels
-        return endings
+            outcomes.append(cancel)
+        return joined(outcomes)
 
     # -- what phones answer -----------------------------------------------------------------------
 
-    def answered(self, response: Response, now: float) -> list[Ending] | None:
+    def answered(self, response: Response, now: float) -> Outcome | None:
         """A phone's answer. If it is to an orphan that is being ended, returns what to send, and
         the answer goes no further. None: it is another one."""
         branch = _key(response.via.branch)
@@ -228,12 +238,12 @@ class OrphanedCalls:
                 self.watchful = bool(self._orphans)
             return None
         if not invited:
-            return []
+            return NOTHING
         if response.status < 200:
             begins, call.rings = not call.rings, True
-            return [Ending(call, call.cancel(now))] if begins else []
+            return call.cancel(now) if begins else NOTHING
         call.over = True
-        return [Ending(call, send) for send in self._acknowledged(call, response)]
+        return self._acknowledge(call, response, now)
 
     def undelivered(self, branch: str) -> None:
         """The phone cannot be reached, so it is not told again that this call is to end."""
@@ -242,23 +252,21 @@ class OrphanedCalls:
             call.over = True
 
     @staticmethod
-    def _acknowledged(call: Call, response: Response) -> list[Send]:
+    def _acknowledge(call: Call, response: Response, now: float) -> Outcome:
         to, number = response.get("To") or "", response.cseq.number
         if response.status >= 300:
-            return [call.request("ACK", number, to)]
+            return call.request(now, "ACK", number, to)
         try:
             contact = response.contacts[:1]
         except RemoteProtocolError:  # no SIP URI, say
             contact = []
         uri = str(contact[0].uri) if contact else call.invite.uri
-        return [
-            call.request("ACK", number, to, uri, ".ack"),
-            call.request("BYE", number + 1, to, uri, ".bye"),
-        ]
+        acknowledged = call.request(now, "ACK", number, to, uri, ".ack")
+        return joined((acknowledged, call.request(now, "BYE", number + 1, to, uri, ".bye")))
 
     # -- time --------------------------------------------------------------------------------------
 
-    def on_timer(self, now: float) -> list[Ending]:
+    def on_timer(self, now: float) -> Outcome:
         """Forgets what is too old; returns the CANCELs that are to be repeated."""
         while self._ringing:
             branch = next(iter(self._ringing))
@@ -266,15 +274,15 @@ class OrphanedCalls:
                 break
             self._remove(branch)
         if not self.watchful:
-            return []
+            return NOTHING
         repeated = []
         for branch, call in list(self._orphans.items()):
             if call.is_too_old(now):
                 del self._orphans[branch]
             elif call.is_to_be_cancelled and now >= call.cancel_due:
-                repeated.append(Ending(call, call.cancel(now)))
+                repeated.append(call.cancel(now))
         self.watchful = bool(self._orphans)
-        return repeated
+        return joined(repeated)
 
 
 def _key(branch: str) -> bytes:

@@ -25,7 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from failover.config.settings import CALL_ID, PHONES
+from failover.config.settings import CALL_ID
 from failover.proxy.events import (
     NOTHING,
     Event,
@@ -37,7 +37,7 @@ from failover.proxy.events import (
     StateChanged,
     joined,
 )
-from failover.proxy.orphaned_invites import Ending, OrphanedCalls
+from failover.proxy.orphaned_invites import OrphanedCalls
 from failover.proxy.outage_queue import OutageQueue
 from failover.proxy.pending_messages import (
     NO_STATUS,
@@ -153,7 +153,7 @@ class Failover:
         self.pending.expire(now)
         self.outage_queue.expire(now)
         outcome = self._released(self.passive.look(now), now)
-        return self.end_calls(self.orphans.on_timer(now), now, outcome)
+        return joined((self.orphans.on_timer(now), outcome))
 
     def replay(self, now: float) -> Outcome:
         """Sends on the next of what lost servers owed."""
@@ -248,15 +248,6 @@ class Failover:
         if not ends:
             self.pending.add_answer(key)
 
-    def end_calls(
-        self, endings: Sequence[Ending], now: float, outcome: Outcome = NOTHING
-    ) -> Outcome:
-        """The endings of what a lost server had ringing, then the outcome."""
-        if not endings:
-            return outcome
-        sends = tuple(ending.send for ending in endings)
-        return joined((Outcome(sends, tuple(self._ended(each, now) for each in endings)), outcome))
-
     def count_kept(self) -> None:
         """A datagram that the last lost server owed was put into the outage queue."""
         last = self.records[-1] if self.records else None
@@ -324,7 +315,7 @@ class Failover:
     def _move(self, lost: Server, now: float, was_hot: bool, outcome: Outcome, why: str) -> Outcome:
         """Sends the pending messages of a lost server to the others."""
         owed = self.pending.move_all(lost.name, now)
-        self.orphans.server_lost(lost.name)
+        self.orphans.server_lost(lost)
         successor = self.table.hot
         # The loss of a server that never answered is no failover.
         felt = was_hot and lost.ever_answered and self.active_since is not None
@@ -378,23 +369,6 @@ class Failover:
         hot = self.table.hot
         name = hot.name if hot else None
         return Outcome((), (StateChanged(now, server.name, server.state, server.why, name),))
-
-    def _ended(self, ending: Ending, now: float) -> Passed:
-        call, send = ending
-        server, method = self.table.by_name.get(call.server), send.data.split(b" ", 1)[0].decode()
-        return Passed(
-            now,
-            call.server,
-            PHONES,
-            server.address if server else call.target,
-            call.target,
-            method,
-            None,
-            call.invite.call_id,
-            False,
-            f"{call.server} had it ringing when it went",
-            data=send.data,
-        )
 
     def _begun(self, server: Server, branch: bytes, method: bytes) -> None:
         """The server has passed a request on, or answered it provisionally."""

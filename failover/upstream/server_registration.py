@@ -30,10 +30,10 @@ from failover.config.networks import Networks
 from failover.config.properties import decode
 from failover.config.properties import parse as parse_properties
 from failover.config.settings import PHONES, ServerLine
-from failover.proxy.destination import literal, response_address
+from failover.proxy.header_rewrite import response_address
 from failover.proxy.rate_limit import source_of
 from failover.upstream.health import Health
-from plumbing.address import Address, format_address
+from plumbing.address import Address, format_address, literal
 from plumbing.shorten_text import shortened
 from sip.branch import keyed_hash
 from sip.errors import RemoteProtocolError

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from slee_mock.container.sbb import Sbb
@@ -45,11 +46,10 @@ class Context:
     session_expires: int = 1800  # seconds; 0: sessions do not expire
     deploy: tuple[str, ...] = ()  # NAME:ARGUMENT each
     server_header: bool = False  # answers tell version and server to whoever asks
-    answers: LocalResponses = field(init=False)
 
-    def __post_init__(self) -> None:
-        name = self.server if self.server_header else ""
-        object.__setattr__(self, "answers", LocalResponses(self.key, name))
+    @cached_property
+    def answers(self) -> LocalResponses:
+        return LocalResponses(self.key, self.server if self.server_header else "")
 
 
 def install(context: Context) -> list[Sbb]:

@@ -52,10 +52,6 @@ FAILURES = (Exception, SystemExit)
 MOST_DELIVERIES = 64  # to SBBs, for one event of the network or timer
 
 
-class Circle(RuntimeError):
-    """SBBs fire events for each other without end."""
-
-
 class Router:
     """Delivers events to SBBs. `sbbs`: the first has the highest priority. `answers` makes the
     responses where no SBB does. `failed` is told of every event that an exception or a damaged row
@@ -85,7 +81,7 @@ class Router:
             transaction.roll_back(before)
             if isinstance(error, RemoteProtocolError):
                 return self._answers.reject(event, error.status)
-            return self.give_up(event, error)
+            return self._give_up(event, error)
 
     def process(self, event: Arrival | TimerEvent, store: Store) -> Outcome:
         """Handles `event` and saves what is to be written. May raise StoreDown."""
@@ -97,7 +93,7 @@ class Router:
             except StoreDown:
                 raise
             except FAILURES as error:  # what an SBB wants saved cannot be
-                return self.give_up(event, error)
+                return self._give_up(event, error)
         raise Contended(f"other servers changed what this one read {MOST_CONFLICTS} times in a row")
 
     def process_all(self, events: Sequence[Arrival | TimerEvent], store: Store) -> list[Outcome]:
@@ -111,7 +107,7 @@ class Router:
         transaction.commit(record for outcome in outcomes for record in outcome.writes)
         return outcomes
 
-    def give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
+    def _give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:
         """Refuses an event that cannot be handled (RFC 3261 21.5.1). Nothing of it is saved."""
         self._failed(event, error)
         status, reason = 500, "service_failed"
@@ -135,7 +131,7 @@ class Router:
         queue: collections.deque[Event] = collections.deque([event])
         while queue:
             if len(outcomes) > MOST_DELIVERIES:
-                raise Circle(
+                raise RuntimeError(
                     f"services fire events for each other in a circle: {type(queue[0]).__name__} "
                     "is one"
                 )
@@ -158,7 +154,8 @@ class Router:
             entity = Entity(initial.name(event), transaction, getattr(sbb, "records", ()))
             outcome = sbb.handle(event, entity)
             if outcome.writes:
-                entity.check(outcome.writes)
+                for record in outcome.writes:
+                    entity.check(type(record))
                 transaction.put(outcome.writes)
             outcomes.append(outcome)
             if outcome.consumed:

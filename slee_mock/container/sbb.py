@@ -9,7 +9,7 @@ finds it on whichever server it reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,10 +25,6 @@ from slee_mock.store.interface import Transaction
 from slee_mock.store.records import R, Record
 
 
-class ForeignRecord(TypeError):
-    """An SBB treats another one's record as its own."""
-
-
 class Entity(NamedTuple):
     """An SBB entity while it handles one event. `name` is the convergence name."""
 
@@ -39,15 +35,13 @@ class Entity(NamedTuple):
     def get(self, kind: type[R]) -> R | None:
         """Reads its own record of this kind, whose key is its name; None: there is none yet.
         Another SBB's is read by `transaction.read(kind, key)`."""
-        if kind not in self.records:
-            raise ForeignRecord(f"{kind.__name__} is not among the SBB's records")
+        self.check(kind)
         return self.transaction.read(kind, self.name)
 
-    def check(self, writes: Sequence[Record]) -> None:
-        """Raises ForeignRecord for a record that is not the SBB's."""
-        for record in writes:
-            if type(record) not in self.records:
-                raise ForeignRecord(f"{type(record).__name__} is not among the SBB's records")
+    def check(self, kind: type[Record]) -> None:
+        """Raises TypeError if this kind of record is not the SBB's own."""
+        if kind not in self.records:
+            raise TypeError(f"{kind.__name__} is not among the SBB's records")
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,6 @@ end
 return found
 """
 
-_MARK = """
-local found = redis.call('ZREVRANGE', ARGV[1] .. 'scan:' .. ARGV[2], ARGV[3], ARGV[3], 'WITHSCORES')
-return found[2] and {string.format('%d', found[2])} or {}
-"""
-
 
 def _redis_library() -> Any:
     """The client library, which only this store needs. Raises StoreDown if it is not installed, or
@@ -155,7 +150,7 @@ class RedisStore:
             self._client = self._make_client()
         except self._redis.RedisError as error:
             raise StoreDown(self._sentence(error)) from None
-        self._scripts = {each: self._client.register_script(each) for each in (_SAVE, _WALK, _MARK)}
+        self._scripts = {each: self._client.register_script(each) for each in (_SAVE, _WALK)}
 
     def get(self, kind: str, key: str) -> Row | None:
         self._catch_up()
@@ -186,8 +181,9 @@ class RedisStore:
 
     def mark(self, kind: str, newer: int) -> int | None:
         self._catch_up()
-        found = self._run(_MARK, kind, newer)
-        return int(found[0]) if found else None
+        scan = f"{PREFIX}scan:{kind}"
+        found = self._ask(self._client.zrevrange, scan, newer, newer, True)
+        return int(found[0][1]) if found else None
 
     def count(self, kind: str) -> int:
         self._catch_up()

@@ -78,8 +78,8 @@ DELETE = "DELETE FROM record WHERE kind = ? AND key = ? AND version = ?"
 
 class SqliteStore:
     """`path` is made if it does not exist. Raises StoreDown with a sentence and its remedy if it
-    cannot be used. `reading`: for a reader only; then it is not made, and another program's lock
-    does not matter."""
+    cannot be used. `reading`: for a reader that closes it soon; then it is not made, another
+    program's lock does not matter, and the files are checked while it is opened."""
 
     def __init__(
         self, path: str, busy_timeout: float = BUSY_SECONDS, reading: bool = False
@@ -101,7 +101,7 @@ class SqliteStore:
         return self._files.alone
 
     def get(self, kind: str, key: str) -> Row | None:
-        found = self._rows(GET, (kind, key), self._reading)
+        found = self._rows(GET, (kind, key))
         return Row(*found[0]) if found else None
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
@@ -117,18 +117,18 @@ class SqliteStore:
 
     def walk(self, kind: str, limit: int | None = None, before: int | None = None) -> list[Marked]:
         values = (kind, HIGHEST if before is None else before, -1 if limit is None else limit)
-        found = self._rows(WALK, values, self._reading)
+        found = self._rows(WALK, values)
         return [Marked(created, key, Row(text, version)) for created, key, text, version in found]
 
     def mark(self, kind: str, newer: int) -> int | None:
-        found = self._rows(MARK, (kind, newer), self._reading)
+        found = self._rows(MARK, (kind, newer))
         return int(found[0][0]) if found else None
 
     def count(self, kind: str) -> int:
-        return int(self._rows(COUNT, (kind,), self._reading)[0][0])
+        return int(self._rows(COUNT, (kind,))[0][0])
 
     def due(self, now: float, limit: int) -> list[tuple[str, str]]:
-        return self._rows(DUE, (now, limit), True)
+        return self._rows(DUE, (now, limit), look=True)
 
     def close(self) -> None:
         """The last one to close folds the WAL back into the file."""
@@ -137,12 +137,10 @@ class SqliteStore:
             self._connection = None
         self._files.leave()
 
-    def _rows(self, question: str, values: tuple[Any, ...], look: bool) -> list[Any]:
-        """`look`: check the files first, for a caller that saves nothing."""
+    def _rows(self, question: str, values: tuple[Any, ...], look: bool = False) -> list[Any]:
+        """`look`: check the files first."""
         with self._errors:
-            connection = (
-                self._sound() if self._lost or self._connection is None else self._connection
-            )
+            connection = self._sound()
             if look:
                 self._look()
             return connection.execute(question, values).fetchall()

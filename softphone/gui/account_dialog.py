@@ -28,7 +28,7 @@ from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
 PATIENCE_SECONDS = 4.0  # until the test says that the server does not answer
-STOP_SECONDS = 0.5
+STOP_SECONDS = 1.0
 LOOK_MS = 50  # between two looks for the result of a test
 ABANDONED = object()
 

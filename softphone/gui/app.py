@@ -195,7 +195,7 @@ class Softphone(QObject):
             self.open(list(self._pair))
 
     def _add_entries(self, panel: PhonePanel, wanted: Sequence[PhoneOptions]) -> None:
-        add = panel.menu.add_entry
+        add = panel.menu.add
         add("sound", texts.SOUND_ENTRY, self.show_sound_settings)
         add("account", texts.ACCOUNT_ENTRY, self.show_account, texts.ACCOUNT_TIP)
         if self._pair and len(wanted) == 1:

@@ -36,15 +36,6 @@ MARKS = {
 }
 
 
-def peer_of(call: CallView) -> str:
-    """The name to show for the other side: the display name, else the address without its
-    scheme."""
-    address = call.peer_uri.removeprefix("sip:").removeprefix("sips:")
-    return (
-        formatting.one_line(call.peer_name) or formatting.one_line(address) or texts.UNKNOWN_CALLER
-    )
-
-
 def mark_of(call: CallView) -> tuple[str, str]:
     """Icon and tone for the state of the call."""
     if call.state is CallState.TALKING and (call.held_here or call.held_there):
@@ -130,7 +121,7 @@ class CallCard(QWidget):
             self.level_out.clear()
             self.show_media(None)
         self.call = call
-        name = peer_of(call)
+        name = formatting.party(call.peer_name, call.peer_uri)
         self._say(formatting.sentence_with(name, call.sentence), name, *mark_of(call))
         if not self.peer.elided:
             self.peer.setToolTip(formatting.one_line(call.peer_uri))

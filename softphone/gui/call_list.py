@@ -97,11 +97,11 @@ class CallList(QDialog):
         self._fault.setVisible(bool(self._history.fault))
         self._clear.setEnabled(some)
         self._call.setEnabled(row >= 0)
-        self._call.setToolTip(
-            texts.CALL_NAME.format(name=name_of(self._calls[row]))
-            if row >= 0
-            else texts.CHOOSE_A_CALL
-        )
+        tip = texts.CHOOSE_A_CALL
+        if row >= 0:
+            call = self._calls[row]
+            tip = texts.CALL_NAME.format(name=formatting.party(call.name, call.uri))
+        self._call.setToolTip(tip)
 
     def _call_selected(self) -> None:
         self.call_back.emit(self._calls[self._row()].uri)
@@ -115,16 +115,11 @@ def _texts_of(call: PastCall, now: float) -> tuple[str, ...]:
     talked = call.outcome in (Outcome.ANSWERED, Outcome.PLACED)
     return (
         texts.OUTCOMES[call.outcome.name],
-        name_of(call),
+        formatting.party(call.name, call.uri),
         when(call.started, now),
         formatting.duration(call.seconds) if talked else "",
         formatting.one_line(call.reason),
     )
-
-
-def name_of(call: PastCall) -> str:
-    """The name of the other side in a list: the display name, else the address."""
-    return formatting.one_line(call.name) or formatting.one_line(call.uri.partition(":")[2])
 
 
 def when(wall: float, now: float) -> str:

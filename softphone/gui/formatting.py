@@ -56,6 +56,12 @@ def _invisible(character: str) -> bool:
     )
 
 
+def party(name: str, uri: str) -> str:
+    """The name to show for the other side of a call: its display name, else its address without the
+    scheme."""
+    return one_line(name) or one_line(uri.partition(":")[2]) or texts.UNKNOWN_CALLER
+
+
 def right_to_left(text: str) -> bool:
     """True if any letter of the text is written from right to left."""
     return any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)

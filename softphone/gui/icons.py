@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 
 from PySide6.QtCore import QByteArray, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QIcon, QImage, QPainter, QPixmap
+from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
 # Lines are drawn in the icon's colour, INK, which may fill shapes too.
@@ -66,45 +66,36 @@ def draw(painter: QPainter, name: str, where: QRectF, colour: QColor) -> None:
 
 
 def window_icon(name: str, ink: QColor, ground: QColor) -> QIcon:
-    """The icon in `ink` on a rounded square of `ground`, in the sizes that window managers use."""
-    result = QIcon()
-    for side in (16, 24, 32, 48, 64, 128, 256):
-        image = _clear_image(side, side)
-        painter = QPainter(image)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(ground)
-        painter.drawRoundedRect(QRectF(0, 0, side, side), side * 0.22, side * 0.22)
-        draw(painter, name, QRectF(side * 0.18, side * 0.18, side * 0.64, side * 0.64), ink)
-        painter.end()
-        result.addPixmap(QPixmap.fromImage(image))
-    return result
+    """The icon in `ink` on a rounded square of `ground`; window managers make it smaller."""
+    pixmap = _clear_pixmap(256, 256)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(ground)
+    painter.drawRoundedRect(0, 0, 256, 256, 56, 56)
+    draw(painter, name, QRectF(46, 46, 164, 164), ink)
+    painter.end()
+    return QIcon(pixmap)
 
 
 def button_icon(name: str, size: QSize, ink: QColor, checked: QColor, disabled: QColor) -> QIcon:
-    """The icon of a button, at the left of `size`, in a colour for each of its states."""
+    """The icon of a button, at the left of `size`, in a colour for each of its states; four times
+    as large, for screens with more pixels."""
     result = QIcon()
     for colour, mode, state in (
         (ink, QIcon.Mode.Normal, QIcon.State.Off),
         (checked, QIcon.Mode.Normal, QIcon.State.On),
         (disabled, QIcon.Mode.Disabled, QIcon.State.Off),
     ):
-        image = _button_image(name, size.width(), size.height(), colour.name())
-        result.addPixmap(QPixmap.fromImage(image), mode, state)
+        pixmap = _clear_pixmap(4 * size.width(), 4 * size.height())
+        painter = QPainter(pixmap)
+        draw(painter, name, QRectF(0, 0, pixmap.height(), pixmap.height()), colour)
+        painter.end()
+        result.addPixmap(pixmap, mode, state)
     return result
 
 
-@lru_cache(maxsize=256)
-def _button_image(name: str, width: int, height: int, colour: str) -> QImage:
-    """Four times as large, for screens with more pixels."""
-    image = _clear_image(4 * width, 4 * height)
-    painter = QPainter(image)
-    draw(painter, name, QRectF(0, 0, 4 * height, 4 * height), QColor(colour))
-    painter.end()
-    return image
-
-
-def _clear_image(width: int, height: int) -> QImage:
-    image = QImage(width, height, QImage.Format.Format_ARGB32_Premultiplied)
-    image.fill(Qt.GlobalColor.transparent)
-    return image
+def _clear_pixmap(width: int, height: int) -> QPixmap:
+    pixmap = QPixmap(width, height)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    return pixmap

@@ -10,10 +10,11 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMenu, QWidget
 
 from softphone import texts
-from softphone.call_history import CallHistory, Outcome, past_call
+from softphone.call_history import CallHistory, Outcome, PastCall, past_call
 from softphone.gui import formatting
-from softphone.gui.call_list import CallList, name_of
+from softphone.gui.call_list import CallList
 from softphone.gui.trace_window import TraceWindow
+from softphone.phone import Phone
 from softphone.sip_trace import SipTrace
 from softphone.ua.events import CallView, MessagePassed, RegistrationState
 
@@ -25,7 +26,7 @@ class PhoneMenu(QMenu):
     call = Signal(str)
     missed_changed = Signal(int)
 
-    def __init__(self, label: str, history: CallHistory, panel: QWidget) -> None:
+    def __init__(self, label: str, history: CallHistory, phone: Phone, panel: QWidget) -> None:
         super().__init__(panel)
         self.setToolTipsVisible(True)
         self._panel, self._history = panel, history
@@ -34,31 +35,18 @@ class PhoneMenu(QMenu):
         self._call_list.call_back.connect(self.call)
         self.trace = SipTrace()
         self._trace_window = TraceWindow(label, self.trace, panel)
-        self.redial = self._add("redial", texts.REDIAL, "", self._redial, "Ctrl+R")
-        self._add("calls", texts.CALLS, texts.CALLS_TIP, self.show_calls, "Ctrl+H")
+        self.redial = self.add("redial", texts.REDIAL, self._redial, keys="Ctrl+R")
+        self.add("calls", texts.CALLS, self.show_calls, texts.CALLS_TIP, "Ctrl+H")
         self.addSeparator()
-        self.register_again = self._add("register", texts.REGISTER_AGAIN, texts.REGISTER_TIP)
-        self.log_off = self._add("log_off", texts.LOG_OFF, texts.LOG_OFF_TIP)
+        self.add("register", texts.REGISTER_AGAIN, phone.register, texts.REGISTER_TIP)
+        self.log_off = self.add("log_off", texts.LOG_OFF, phone.unregister, texts.LOG_OFF_TIP)
         self.addSeparator()
-        self._add("messages", texts.TRACE_ENTRY, "", self.show_trace, "Ctrl+M")
+        self.add("messages", texts.TRACE_ENTRY, self.show_trace, keys="Ctrl+M")
         self.aboutToShow.connect(self._update)
         self._update()
 
-    def add_entry(self, name: str, text: str, slot: Callable[[], object], tip: str = "") -> QAction:
-        """Add an entry of the program that shows this phone."""
-        return self._add(name, text, tip, slot)
-
-    def show_registration(self, state: RegistrationState) -> None:
-        """Offer what makes sense in this state."""
-        self.log_off.setEnabled(state is not RegistrationState.UNREGISTERED)
-
-    def _add(
-        self,
-        name: str,
-        text: str,
-        tip: str,
-        slot: Callable[[], object] = lambda: None,
-        keys: str = "",
+    def add(
+        self, name: str, text: str, slot: Callable[[], object], tip: str = "", keys: str = ""
     ) -> QAction:
         """Add an entry that is also a shortcut of the whole panel."""
         action = self.addAction(text)
@@ -69,6 +57,10 @@ class PhoneMenu(QMenu):
         action.triggered.connect(lambda: slot())
         self._panel.addAction(action)
         return action
+
+    def show_registration(self, state: RegistrationState) -> None:
+        """Offer what makes sense in this state."""
+        self.log_off.setEnabled(state is not RegistrationState.UNREGISTERED)
 
     def _open(self, window: CallList | TraceWindow) -> None:
         window.refresh()
@@ -116,16 +108,21 @@ class PhoneMenu(QMenu):
             self.missed_changed.emit(number)
 
     def _redial(self) -> None:
-        uri = self._last_called()[0]
-        if uri:
-            self.call.emit(uri)
+        last = self._last_placed()
+        if last is not None:
+            self.call.emit(last.uri)
 
-    def _last_called(self) -> tuple[str, str]:
+    def _last_placed(self) -> PastCall | None:
         placed = (Outcome.PLACED, Outcome.UNANSWERED)
-        return next(((c.uri, name_of(c)) for c in self._history if c.outcome in placed), ("", ""))
+        return next((call for call in self._history if call.outcome in placed), None)
 
     def _update(self) -> None:
-        uri, name = self._last_called()
-        self.redial.setEnabled(bool(uri))
-        self.redial.setText(texts.REDIAL_NAME.format(name=name) if uri else texts.REDIAL)
-        self.redial.setToolTip(formatting.one_line(uri) or texts.NOBODY_TO_REDIAL)
+        last = self._last_placed()
+        self.redial.setEnabled(last is not None)
+        if last is not None:
+            name = formatting.party(last.name, last.uri)
+            self.redial.setText(texts.REDIAL_NAME.format(name=name))
+            self.redial.setToolTip(formatting.one_line(last.uri))
+        else:
+            self.redial.setText(texts.REDIAL)
+            self.redial.setToolTip(texts.NOBODY_TO_REDIAL)

@@ -18,7 +18,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QSizePolicy,
     QStackedLayout,
     QVBoxLayout,
     QWidget,
@@ -27,7 +26,7 @@ from PySide6.QtWidgets import (
 from softphone import texts
 from softphone.call_history import CallHistory
 from softphone.gui import formatting
-from softphone.gui.call_card import CallCard, peer_of
+from softphone.gui.call_card import CallCard
 from softphone.gui.dial_pad import KEYS, DialPad
 from softphone.gui.digits_line import DigitsLine
 from softphone.gui.event_bridge import Bridge
@@ -106,10 +105,8 @@ class PhonePanel(QWidget):
         )
         self._frames.timeout.connect(self._show_frame)
         kept = CallHistory() if history is None else history
-        self.menu = PhoneMenu(self.label, kept, self)
+        self.menu = PhoneMenu(self.label, kept, phone, self)
         self.menu.call.connect(self.call_back)
-        self.menu.register_again.triggered.connect(lambda: phone.register())
-        self.menu.log_off.triggered.connect(lambda: phone.unregister())
         self.menu.missed_changed.connect(self._show_missed)
         self._make_head()
         self.card = CallCard()
@@ -136,14 +133,10 @@ class PhonePanel(QWidget):
             0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
         )
         self.registration.set_text(user_messages.NOT_REGISTERED)
-        self.menu_button = FlatButton(icon="menu", name="menu")
-        self.menu_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.menu_button = FlatButton(icon="menu", name="menu", tip=texts.MENU_TIP, narrow=True)
         self.menu_button.setAccessibleName(texts.MENU)
-        self.menu_button.set_allowed(True, texts.MENU_TIP)
         self.menu_button.setMenu(self.menu)
-        self.calls_button = FlatButton(name="calls_button")
-        self.calls_button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.calls_button.set_allowed(True, texts.CALLS_TIP)
+        self.calls_button = FlatButton(name="calls_button", tip=texts.CALLS_TIP, narrow=True)
         self.calls_button.clicked.connect(self.menu.show_calls)
         self._show_missed(0)
 
@@ -163,9 +156,9 @@ class PhonePanel(QWidget):
         )
         self.password.setObjectName("password")
         self.password.setAccessibleName(texts.NEW_PASSWORD)
-        self._use_password = FlatButton(texts.USE_PASSWORD, name="use_password")
-        self._use_password.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self._use_password.set_allowed(True, texts.USE_PASSWORD_TIP)
+        self._use_password = FlatButton(
+            texts.USE_PASSWORD, name="use_password", tip=texts.USE_PASSWORD_TIP, narrow=True
+        )
         self._use_password.clicked.connect(self._give_password)
         self._password_row = QWidget()
         self._password_row.setLayout(row_of(self.password, self._use_password))
@@ -179,12 +172,13 @@ class PhonePanel(QWidget):
 
     def _make_buttons(self) -> None:
         self.primary = FlatButton(name="primary")
-        self.primary.set_height(6 * GRID)
+        self.primary.setMinimumHeight(6 * GRID)
         self.primary.setFont(theme().font(Size.TEXT, bold=True))
         self.primary.clicked.connect(self.press_primary)
-        self.secondary = FlatButton(texts.DECLINE, "decline", "stop", name="secondary")
-        self.secondary.set_height(6 * GRID)
-        self.secondary.set_allowed(True, texts.DECLINE_TIP)
+        self.secondary = FlatButton(
+            texts.DECLINE, "decline", "stop", name="secondary", tip=texts.DECLINE_TIP
+        )
+        self.secondary.setMinimumHeight(6 * GRID)
         self.secondary.clicked.connect(lambda: self.phone.decline())
         self.hold = FlatButton(name="hold")
         self.hold.setCheckable(True)
@@ -343,7 +337,10 @@ class PhonePanel(QWidget):
     def _show_controls(self) -> None:
         call = self.call
         state = call.state if call is not None else None
-        name = peer_of(call) if call is not None else formatting.one_line(self.target.text())
+        if call is not None:
+            name = formatting.party(call.peer_name, call.peer_uri)
+        else:
+            name = formatting.one_line(self.target.text())
         nobody = texts.NOBODY_TO_CALL if not name else ""
         self._show_button(self.primary, PRIMARY[state], nobody, name)
         self.secondary.setVisible(state is CallState.INCOMING)

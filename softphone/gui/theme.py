@@ -113,11 +113,11 @@ STYLE = Template("""
 QLabel[tone="muted"] { color: $muted }
 QLabel:disabled { color: $faint }
 QPushButton { background: $raised; color: $text; border: 2px solid transparent;
-              border-radius: 8px; padding: 0 8px }
+              border-radius: 8px; padding: 2px 8px }
 QPushButton:hover { background: $raised_hover }
 QPushButton:pressed { background: $raised_pressed }
 QPushButton:checked, QDialog QPushButton:default:enabled { background: $text; color: $surface }
-QPushButton:disabled { background: $window; color: $faint; border: 1px solid $raised }
+QPushButton:disabled { background: $window; color: $faint; border-color: $raised }
 QPushButton:focus { border-color: $text }
 QPushButton:checked:focus, QDialog QPushButton:default:focus { border-color: $hot }
 QPushButton[ring="false"]:focus { border-color: transparent }
@@ -140,7 +140,7 @@ QLabel[tone="$name"] { color: $colour }
 QPushButton[tone="$name"] { background: $colour; color: $ink }
 QPushButton[tone="$name"]:hover { background: $colour_hover }
 QPushButton[tone="$name"]:pressed { background: $colour_pressed }
-QPushButton[tone="$name"]:disabled { background: $raised; color: $faint; border: none }
+QPushButton[tone="$name"]:disabled { background: $raised; color: $faint }
 """)
 
 

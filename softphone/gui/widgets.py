@@ -144,7 +144,8 @@ class TextLabel(QLabel):
 
 class FlatButton(QPushButton):
     """A button with an icon, whose words, icon and colour change with what it does; `tone` is a
-    state's name, or "". Checked means switched on: its colours are inverted."""
+    state's name, or "". Checked means switched on: its colours are inverted. `narrow`: as wide as
+    its words."""
 
     def __init__(
         self,
@@ -153,15 +154,19 @@ class FlatButton(QPushButton):
         tone: str = "",
         parent: QWidget | None = None,
         name: str = "",
+        tip: str = "",
+        narrow: bool = False,
     ) -> None:
         super().__init__(text, parent)
         self.setObjectName(name)
+        self.set_allowed(True, tip)
         self.icon_name = icon
-        self._lowest = 4 * GRID
+        self.setMinimumHeight(4 * GRID)
         self.setProperty("tone", tone)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAutoDefault(True)  # Enter presses it, like Space
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        width = QSizePolicy.Policy.Fixed if narrow else QSizePolicy.Policy.Expanding
+        self.setSizePolicy(width, QSizePolicy.Policy.Fixed)
         theme().changed.connect(self._show_icon)
         self._show_icon()
 
@@ -190,14 +195,6 @@ class FlatButton(QPushButton):
         self.setEnabled(allowed)
         self.setToolTip(tip)
         self.setAccessibleDescription(tip)
-
-    def set_height(self, height: int) -> None:
-        self._lowest = height
-        self.updateGeometry()
-
-    def sizeHint(self) -> QSize:
-        lowest = max(self._lowest, self.fontMetrics().height() + GRID)
-        return QSize(super().sizeHint().width(), lowest)
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)

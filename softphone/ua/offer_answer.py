@@ -58,7 +58,9 @@ class OfferAnswer:
                 self._host, self._port, CODECS, self._session_id, self._version, direction
             )
         else:
-            offered = sdp.offer_again(sdp.moved(self._local, self._host), direction, self._version)
+            offered = sdp.offer_again(
+                self._local, self._host, self._session_id, self._version, direction
+            )
         self._offered, self._offers_hold, self._named = offered, hold, self._host
         return offered.to_bytes()
 
@@ -67,8 +69,10 @@ class OfferAnswer:
         if self._local is None:
             return self.offer(self.held_here)
         self._version += 1
-        local = sdp.moved(self._local, self._host)
-        offered = sdp.offer_all(local, CODECS, _direction(self.held_here), self._version)
+        direction = _direction(self.held_here)
+        offered = sdp.offer_again(
+            self._local, self._host, self._session_id, self._version, direction, CODECS
+        )
         self._offered, self._offers_hold, self._named = offered, self.held_here, self._host
         return offered.to_bytes()
 

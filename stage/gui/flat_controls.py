@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QMenu, QSizePolicy
+from PySide6.QtWidgets import QMenu
 
 from softphone.gui.theme import GRID
 from softphone.gui.widgets import FlatButton
@@ -10,9 +10,8 @@ from softphone.gui.widgets import FlatButton
 
 def small_button(text: str, name: str = "") -> FlatButton:
     """A flat button as wide as its text."""
-    button = FlatButton(text, name=name)
-    button.set_height(3 * GRID)
-    button.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+    button = FlatButton(text, narrow=True, name=name)
+    button.setMinimumHeight(3 * GRID)
     return button
 
 

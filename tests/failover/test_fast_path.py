@@ -86,7 +86,7 @@ def remembered(core):
     kept = (flight._requests, flight.one_way, flight._ended)
     rows = [{key: tuple(row) for key, row in rows.items()} for rows in kept]
     calls = core.orphans._ringing.items()
-    ringing = {key: (c.server, c.data, c.target, c.since, c.rings) for key, c in calls}
+    ringing = {key: (c.server.name, c.data, c.target, c.since, c.rings) for key, c in calls}
     return (
         dict(core.counters),
         servers,

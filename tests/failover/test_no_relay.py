@@ -7,7 +7,7 @@ import pytest
 from forwarder_kit import ALICE, BOB, SERVERS, answer, field, head, make_core, request
 
 from failover.config.settings import PHONES
-from failover.proxy.destination import literal
+from plumbing.address import literal
 
 VICTIM = "203.0.113.66"
 S1 = SERVERS["server1"]

@@ -363,7 +363,7 @@ def test_two_calls_to_one_phone_and_each_way_through_the_core_remembers_the_same
             story.own_invite("server1", f"more-{n}")
     rows = [
         {
-            branch: (call.server, call.data, call.target, call.rings)
+            branch: (call.server.name, call.data, call.target, call.rings)
             for branch, call in s.core.orphans._ringing.items()
         }
         for s in (first, second)

@@ -23,12 +23,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from process_kit import wait_until
+from process_kit import ROOT, Process, server_argv, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+from plumbing.address import format_address
+
 EXAMPLES = ROOT / "examples" / "keepalived"
 SHARED = ("192.0.2.10", 5060)
 HOSTS = {
@@ -43,18 +45,19 @@ CLONE_NEWNET = 0x40000000
 HELLO = 20.0  # seconds a process may take to start on a busy computer
 
 
-def unfit() -> str:
-    """Why this computer cannot stage it, "" if it can."""
+def unfit(**programs: str) -> str:
+    """Why this computer cannot stage a network with these programs, "" if it can. `programs`: the
+    name of each, and Debian's package."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
-        return "needs root, for network namespaces and keepalived"
-    for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("keepalived", "keepalived")):
+        return "needs root, for network namespaces"
+    for program, package in {"ip": "iproute2", **programs}.items():
         if not shutil.which(program):
             return f"{program} is not installed (Debian: {package})"
     try:
-        run("ip", "netns", "add", _space("try"))
-        run("ip", "netns", "del", _space("try"))
+        run("ip", "netns", "add", namespace("try"))
+        run("ip", "netns", "del", namespace("try"))
     except OSError as error:
         return f"no network namespaces here: {error}"
     return ""
@@ -67,19 +70,24 @@ def run(*argv: str) -> str:
     return done.stdout
 
 
-def _space(host: str) -> str:
+def namespace(host: str) -> str:
     return f"failover-{os.getpid()}-{host}"
 
 
+def in_host(host: str, *argv: str) -> tuple[str, ...]:
+    """The command that runs this one there."""
+    return ("ip", "netns", "exec", namespace(host), *argv)
+
+
 def inside(host: str, *argv: str) -> str:
-    return run("ip", "netns", "exec", _space(host), *argv)
+    return run(*in_host(host, *argv))
 
 
 @contextlib.contextmanager
 def entered(host: str):
     """This thread's sockets, and those of threads it starts meanwhile, are that host's."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{_space(host)}") as there:
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace(host)}") as there:
         _enter(libc, there.fileno())
         try:
             yield
@@ -108,32 +116,43 @@ def sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def lonely_host(host: str) -> Iterator[None]:
+    """A host with loopback and nothing else; this thread and all that it starts meanwhile are on
+    it."""
+    sweep()
+    try:
+        _add(host)
+        with entered(host):
+            yield
+    finally:
+        sweep()
+
+
+def _add(host: str) -> None:
+    run("ip", "netns", "add", namespace(host))
+    run("ip", "-n", namespace(host), "link", "set", "lo", "up")
+
+
 class Network:
-    """The hosts, each with a cable to the switch; and what can befall a cable."""
+    """The hosts, by name and address, each with a cable to the switch; and what can befall a
+    cable."""
+
+    def __init__(self, hosts: Mapping[str, str] = HOSTS) -> None:
+        self._hosts = hosts
 
     def __enter__(self) -> Network:
         sweep()
         try:
-            for host in (SWITCH, *HOSTS):
-                run("ip", "netns", "add", _space(host))
-                run("ip", "-n", _space(host), "link", "set", "lo", "up")
+            for host in (SWITCH, *self._hosts):
+                _add(host)
             self._switch("link", "add", "bridge", "type", "bridge")
             self._switch("link", "set", "bridge", "up")
-            for host, address in HOSTS.items():
-                self._switch(
-                    "link",
-                    "add",
-                    host,
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    "eth0",
-                    "netns",
-                    _space(host),
-                )
-                run("ip", "-n", _space(host), "addr", "add", f"{address}/24", "dev", "eth0")
-                run("ip", "-n", _space(host), "link", "set", "eth0", "up")
+            for host, address in self._hosts.items():
+                peer = ("peer", "name", "eth0", "netns", namespace(host))
+                self._switch("link", "add", host, "type", "veth", *peer)
+                run("ip", "-n", namespace(host), "addr", "add", f"{address}/24", "dev", "eth0")
+                run("ip", "-n", namespace(host), "link", "set", "eth0", "up")
                 self.plug(host)
                 self.mend(host)
         except BaseException:
@@ -145,7 +164,7 @@ class Network:
         sweep()
 
     def _switch(self, *words: str) -> None:
-        run("ip", "-n", _space(SWITCH), *words)
+        run("ip", "-n", namespace(SWITCH), *words)
 
     def unplug(self, host: str) -> None:
         """Its interface has no carrier any more, and it knows."""
@@ -281,7 +300,7 @@ class Unit:
         environment = {**os.environ, "NOTIFY_SOCKET": str(self._notify)}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", _space(self.host), *self._argv],
+                in_host(self.host, *self._argv),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -304,6 +323,15 @@ def _installed(text: str, folder: Path, host: str) -> str:
     )
 
 
+def start_server(stack: contextlib.ExitStack, folder: Path, number: int) -> None:
+    """Starts server1 or server2 on the servers' host, with its store and its log in the folder;
+    the stack ends it."""
+    name, listen = f"server{number}", f"{HOSTS['servers']}:{5060 + 10 * number}"
+    argv = server_argv(name, listen, format_address(SHARED), folder / "cluster.db", "")
+    process = Process(name, in_host("servers", *argv), folder / f"{name}.log")
+    stack.callback(process.stop)
+
+
 class Pair:
     """Entered, all of it runs: forwarder1 has the address, forwarder2 stands by, both servers
     answer. `unicast`: with the lines for networks without multicast."""
@@ -324,7 +352,7 @@ class Pair:
             self.store = self.folder / "cluster.db"
             self._install()
             for number in (1, 2):
-                self._server(stack, number)
+                start_server(stack, self.folder, number)
             for host, example in (("forwarder1", "active.conf"), ("forwarder2", "standby.conf")):
                 self._forwarder(stack, host)
                 self._keeper(stack, host, example)
@@ -357,37 +385,6 @@ class Pair:
             own = check.with_name(f"check-{host}")
             shutil.copy(check, own)
             own.write_text(_installed(check.read_text(), self.folder, host))
-
-    def _server(self, stack: contextlib.ExitStack, number: int) -> None:
-        host, port = HOSTS["servers"], 5060 + 10 * number
-        argv = [
-            sys.executable,
-            "-S",
-            "-m",
-            "slee_mock",
-            "--name",
-            f"server{number}",
-            "--listen",
-            f"{host}:{port}",
-        ]
-        argv += [
-            "--forwarder",
-            "{}:{}".format(*SHARED),
-            "--store",
-            str(self.store),
-            "--management",
-            "",
-        ]
-        log = stack.enter_context((self.folder / f"server{number}.log").open("wb"))
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", _space("servers"), *argv],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
 
     def _forwarder(self, stack: contextlib.ExitStack, host: str) -> None:
         sees = self.folder / f"run-{host}" / "call-failover"  # RuntimeDirectory=

@@ -123,8 +123,8 @@ def test_an_answer_never_claims_more_than_the_offer_leaves(theirs, wish, ours):
 
 def test_hold_and_resume_keep_the_session_and_count_its_versions():
     talking = offer("192.0.2.7", 4000, session_id=77, version=3)
-    held = offer_again(talking, SENDONLY)
-    resumed = offer_again(held, SENDRECV)
+    held = offer_again(talking, "192.0.2.7", 77, 4, SENDONLY)
+    resumed = offer_again(held, "192.0.2.7", 77, 5, SENDRECV)
     origins = [dict(each.lines)["o"] for each in (talking, held, resumed)]
     assert origins == [f"- 77 {version} IN IP4 192.0.2.7" for version in (3, 4, 5)]
     assert str(held).count("a=sendonly") == 1 and "a=sendrecv" not in str(held)
@@ -133,7 +133,7 @@ def test_hold_and_resume_keep_the_session_and_count_its_versions():
 
 def test_an_offer_after_an_answer_keeps_the_streams_that_were_turned_down():
     answered = answer(SessionDescription.parse(LINPHONE), "192.0.2.9", 4000)
-    again = offer_again(answered, SENDONLY)
+    again = offer_again(answered, "192.0.2.9", 1, 2, SENDONLY)
     assert [stream.port for stream in again.media] == [4000, 0, 0]
 
 
@@ -260,7 +260,7 @@ def use_or_refuse(data):
         assert SessionDescription.parse(parsed.to_bytes()) == parsed
         plan(here, parsed)
         plan(answer(parsed, "192.0.2.9", 5000), parsed)
-        offer_again(parsed, SENDONLY)
+        offer_again(parsed, "192.0.2.9", 1, 2, SENDONLY)
     except RemoteProtocolError as refused:
         assert refused.status in (400, 488)
 

@@ -13,10 +13,12 @@ import threading
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication, QDialogButtonBox, QLabel, QLineEdit, QPushButton
 from qt_kit import FakePhone, find
 
 from sip.message import Request, parse, reply
+from softphone.gui import account_dialog
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.app import Softphone
 from softphone.gui.event_bridge import Bridge
@@ -118,7 +120,7 @@ def press_ok(qtbot, dialog) -> None:
 
 
 def test_a_window_may_be_closed_and_gone_while_its_test_goes_on(free_port, qtbot) -> None:
-    for _ in range(20):
+    for _ in range(5):
         dialog = AccountDialog(SavedAccount("alice@example.org", f"127.0.0.1:{free_port()}"))
         qtbot.mouseClick(find(dialog, "test", QPushButton), Qt.MouseButton.LeftButton)
         dialog.reject()
@@ -147,7 +149,10 @@ def test_an_unknown_user_is_told_at_its_field(sheet, registrar, qtbot) -> None:
     assert sheet.focusWidget() is find(sheet, "user")
 
 
-def test_a_server_that_does_not_answer_is_told_at_its_field(sheet, free_port, qtbot) -> None:
+def test_a_server_that_does_not_answer_is_told_at_its_field(
+    sheet, free_port, qtbot, monkeypatch
+) -> None:
+    monkeypatch.setattr(account_dialog, "PATIENCE_SECONDS", 0.5)
     fill(qtbot, sheet, user="alice@example.org", server=f"127.0.0.1:{free_port()}")
     assert "No server answers at 127.0.0.1:" in tried(qtbot, sheet)
     assert sheet.focusWidget() is find(sheet, "server")
@@ -263,7 +268,7 @@ def test_a_refused_password_has_its_field_in_place(panel, qtbot, way: str) -> No
 
 def test_registering_again_and_logging_off(panel) -> None:
     panel.phone.tell_registration()
-    panel.menu.register_again.trigger()
+    panel.findChild(QAction, "register").trigger()
     panel.menu.log_off.trigger()
     assert panel.phone.wishes == [("register",), ("unregister",)]
     panel.phone.tell_registration(RegistrationState.UNREGISTERED, "Not registered")
