@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 SR, RR, SDES, BYE = 200, 201, 202, 203
 HEADER = struct.Struct(">BBH")
-BLOCK = struct.Struct(">IIIIII")
+BLOCK = struct.Struct(">IB3sIIII")
 SENDER = struct.Struct(">QIII")
 NTP_EPOCH = 2208988800  # seconds from 1900 to 1970
 
@@ -134,18 +134,15 @@ def _packet(kind: int, count: int, body: bytes) -> bytes:
 
 
 def _read_block(body: bytes, at: int) -> ReportBlock:
-    ssrc, loss, highest, jitter, lsr, dlsr = BLOCK.unpack_from(body, at)
-    lost = loss & 0xFFFFFF
-    return ReportBlock(
-        ssrc, loss >> 24, lost - 0x1000000 if lost >= 0x800000 else lost, highest, jitter, lsr, dlsr
-    )
+    ssrc, fraction, lost, *rest = BLOCK.unpack_from(body, at)
+    return ReportBlock(ssrc, fraction, int.from_bytes(lost, "big", signed=True), *rest)
 
 
 def _write_block(block: ReportBlock) -> bytes:
-    lost = min(max(block.lost, -0x800000), 0x7FFFFF) & 0xFFFFFF
-    loss = block.fraction_lost << 24 | lost
+    lost = min(max(block.lost, -0x800000), 0x7FFFFF).to_bytes(3, "big", signed=True)
+    highest = block.highest & 0xFFFFFFFF
     return BLOCK.pack(
-        block.ssrc, loss, block.highest & 0xFFFFFFFF, block.jitter, block.lsr, block.dlsr
+        block.ssrc, block.fraction_lost, lost, highest, block.jitter, block.lsr, block.dlsr
     )
 
 

@@ -1,8 +1,8 @@
 """A call: what happens within its dialog whichever side began it, and the walk through its states.
 
-`outgoing` and `incoming` add how the two kinds begin. Who repeats what is the transactions'
-business, except for the 2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4 leave to
-this level.
+`outgoing_call` and `incoming_call` add how the two kinds begin. Who repeats what is the business of
+the transactions, except for the 2xx to an INVITE and its ACK, which RFC 3261 13.2.2.4 and 13.3.1.4
+leave to this level.
 """
 
 from __future__ import annotations
@@ -352,34 +352,31 @@ class Call:
         self.send_bye(now)
         self.change(GONE, now, user_messages.CALL_LOST.format(name=self.name), status)
 
-    def acknowledge(
-        self, request: Request, response: Response, now: float, body: bytes = b""
-    ) -> bool:
+    def acknowledge(self, request: Request, response: Response, now: float) -> bool:
         """ACK a 2xx to an INVITE of ours; False if this one only repeats a 2xx that was
         acknowledged before."""
-        key = (response.to.tag, request.cseq.number)
-        known = self._acks.get(key)
-        if known is None:
-            assert self.dialog is not None
-            self._acks[key] = self.ack_for(self.dialog, request, now, body)
-            for old in list(self._acks)[:-REMEMBERED_ACKS]:
-                del self._acks[old]
-            return True
-        self.layer.send(*known, now, repeated=True)
-        return False
+        assert self.dialog is not None
+        if self.acknowledge_again(response, now):
+            return False
+        key = response.to.tag, response.cseq.number
+        self._acks[key] = self.send_ack(self.dialog, request, response, now)
+        for old in list(self._acks)[:-REMEMBERED_ACKS]:
+            del self._acks[old]
+        return True
 
-    def ack_for(
-        self,
-        dialog: Dialog,
-        request: Request,
-        now: float,
-        body: bytes = b"",
-        seq: int | None = None,
+    def acknowledge_again(self, response: Response, now: float) -> bool:
+        """ACK a repeated 2xx within the call's dialog; False if it is none."""
+        known = self._acks.get((response.to.tag, response.cseq.number))
+        if known is not None:
+            self.layer.send(*known, now, repeated=True)
+        return known is not None
+
+    def send_ack(
+        self, dialog: Dialog, request: Request, response: Response, now: float
     ) -> tuple[Request, Address]:
-        """Send the ACK. RFC 3261 13.2.2.4 has it carry the INVITE's credentials, which nobody gets
-        but our server."""
-        fields = [CONTENT_TYPE] if body else []
-        ack = dialog.request("ACK", fields, body, seq=request.cseq.number if seq is None else seq)
+        """RFC 3261 13.2.2.4 has the ACK carry the INVITE's credentials, which nobody gets but our
+        server."""
+        ack = dialog.request("ACK", seq=response.cseq.number)
         destination = self.layer.address_of(next_hop(ack), self.reached_at)
         if self.layer.is_server(destination):
             for name in ("Authorization", "Proxy-Authorization"):

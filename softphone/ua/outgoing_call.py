@@ -42,8 +42,7 @@ class OutgoingCall(Call):
         self._next_seq = count(1).__next__  # of CSeq
         self._offer: OfferAnswer | None = None  # as it was sent, before anybody answered
         self._early: dict[str, EarlyDialog] = {}
-        # forks that answered second, each acknowledged and left
-        self._others: dict[str, Dialog] = {}
+        self._others: dict[str, Dialog] = {}  # forks that answered too late, by tag
         self._pending: ClientRequest | None = None
         self._cancelled = False
         self._redirection = Redirection(layer.account, target)
@@ -251,7 +250,9 @@ class OutgoingCall(Call):
     def _on_success(self, exchange: ClientRequest, response: Response, now: float) -> None:
         tag = response.to.tag
         self.timers.cancel("ring", "no answer", "cancel")
-        if self.state is ENDED or (self.dialog is not None and tag != self.dialog.remote.tag):
+        # Another phone was faster, or the call is over without an answer.
+        is_late = self.state is ENDED if self.dialog is None else tag != self.dialog.remote.tag
+        if is_late:
             self._leave_fork(exchange.request, response, now)
             return
         early = self._early.get(tag)
@@ -262,7 +263,7 @@ class OutgoingCall(Call):
         if not self.acknowledge(exchange.request, response, now):
             return
         self._learn_name(response)
-        if self.state is ENDING:
+        if self.state in (ENDING, ENDED):
             self.send_bye(now)
             return
         self.session_timer.agreed(response, now)
@@ -294,28 +295,25 @@ class OutgoingCall(Call):
         """RFC 3261 13.2.2.4: a phone answered whose answer nobody waits for; it is acknowledged,
         and left at once."""
         tag = response.to.tag
-        if tag not in self._others and len(self._others) >= MOST_FORKS:
-            return
-        other = self._others.get(tag)
-        if other is not None:
-            self.ack_for(other, invite, now, seq=response.cseq.number)
-            return
-        try:
-            other = self._others[tag] = Dialog.uac(invite, response)
-        except RemoteProtocolError:
-            return  # one that cannot be left must not end the call with the other
-        self.ack_for(other, invite, now, seq=response.cseq.number)
-        self.end_dialog(other, now, now + PATIENCE, lambda later: None)
+        is_new = tag not in self._others
+        if is_new:
+            if len(self._others) >= MOST_FORKS:
+                return
+            try:
+                self._others[tag] = Dialog.uac(invite, response)
+            except RemoteProtocolError:
+                return  # one that cannot be left must not end the call with the other
+        self.send_ack(self._others[tag], invite, response, now)
+        if is_new:
+            self.end_dialog(self._others[tag], now, now + PATIENCE, lambda later: None)
 
     def take_late_success(self, response: Response, now: float) -> bool:
         """A 2xx to an INVITE of ours that had another final response, or none for so long that we
         ceased to wait. False if it is none of ours."""
         if self._pending is None or response.from_.tag != self._tag:
             return False
-        known = self._acks.get((response.to.tag, response.cseq.number))
-        if known is not None:
-            self.layer.send(*known, now, repeated=True)
-        elif self.dialog is None or response.to.tag != self.dialog.remote.tag:
+        is_ours = self.dialog is not None and response.to.tag == self.dialog.remote.tag
+        if not self.acknowledge_again(response, now) and not is_ours:
             self._leave_fork(self._pending.request, response, now)
         return True
 
