@@ -142,6 +142,13 @@ class Program:
         return bool(pid)
 
 
+def server_argv(name: str, listen: str, forwarder: str, store: Path) -> list[str]:
+    """The command of a mock SLEE server without management pages."""
+    addresses = ["--listen", listen, "--forwarder", forwarder]
+    argv = [sys.executable, "-S", "-m", "slee_mock", "--name", name, *addresses]
+    return [*argv, "--store", str(store), "--management", ""]
+
+
 class Scene:
     """All programs of one run, on ports that follow each other."""
 
@@ -168,69 +175,28 @@ class Scene:
         self.start("forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file)])
 
     def server(self, name: str) -> Program:
-        return self.start(
-            name,
-            [
-                sys.executable,
-                "-S",
-                "-m",
-                "slee_mock",
-                "--name",
-                name,
-                "--listen",
-                self.at[name],
-                "--forwarder",
-                self.at["forwarder"],
-                "--store",
-                str(self.folder / "cluster.db"),
-                "--management",
-                "",
-                "--tariff",
-                f"{SETUP}+{PRICE}/{UNIT}s",
-            ],
-        )
+        store = self.folder / "cluster.db"
+        argv = server_argv(name, self.at[name], self.at["forwarder"], store)
+        return self.start(name, [*argv, "--tariff", f"{SETUP}+{PRICE}/{UNIT}s"])
 
     def phone(self, name: str, *more: str) -> Program:
-        port = self.at[name].rpartition(":")[2]
-        control = self.at[f"{name} control"].rpartition(":")[2]
-        return self.start(
-            name,
-            [
-                "sipp",
-                self.at["forwarder"],
-                "-sf",
-                str(PHONES / f"{name}.xml"),
-                "-nostdin",
-                "-i",
-                "127.0.0.1",
-                "-mi",
-                "127.0.0.1",
-                "-ci",
-                "127.0.0.1",
-                "-p",
-                port,
-                "-cp",
-                control,
-                "-s",
-                "bob",
-                "-key",
-                "domain",
-                DOMAIN,
-                "-rtcheck",
-                "loose",
-                "-buff_size",
-                str(4 << 20),
-                "-trace_stat",
-                "-stf",
-                str(self.folder / f"{name}.csv"),
-                "-fd",
-                "1",
-                "-trace_err",
-                "-error_file",
-                str(self.folder / f"{name}.errors"),
-                *more,
-            ],
-        )
+        options = {
+            "-sf": PHONES / f"{name}.xml",
+            "-i": "127.0.0.1",
+            "-mi": "127.0.0.1",
+            "-ci": "127.0.0.1",
+            "-p": self.at[name].rpartition(":")[2],
+            "-cp": self.at[f"{name} control"].rpartition(":")[2],
+            "-s": "bob",
+            "-rtcheck": "loose",
+            "-buff_size": 4 << 20,
+            "-stf": self.folder / f"{name}.csv",
+            "-fd": 1,
+            "-error_file": self.folder / f"{name}.errors",
+        }
+        words = [str(word) for option in options.items() for word in option]
+        words += ["-key", "domain", DOMAIN, "-nostdin", "-trace_stat", "-trace_err", *more]
+        return self.start(name, ["sipp", self.at["forwarder"], *words])
 
     def ask(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://{self.at['admin']}{path}", timeout=5) as answer:

@@ -94,13 +94,8 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
-        argv = [
-            sys.executable,
-            "-S",
-            str(Path(__file__).resolve()),
-            f"{self.address[0]}:{self.address[1]}",
-            self.name,
-        ]
+        host, port = self.address
+        argv = [sys.executable, "-S", str(Path(__file__).resolve()), f"{host}:{port}", self.name]
         self._process = subprocess.Popen(
             [*self.prefix, *argv], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
         )

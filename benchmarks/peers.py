@@ -81,12 +81,8 @@ def ours(listen: Address, servers: list[Server], folder: Path) -> list[str]:
     lines = [f"forwarder.listen={_text(listen)}", "admin.listen="]
     lines += [f"{server.name}={_text(server.address)}" for server in servers]
     (folder / "servers.properties").write_text("\n".join(lines))
-    return [
-        sys.executable,
-        "-S",
-        str(HERE.parent / "forwarder.py"),
-        str(folder / "servers.properties"),
-    ]
+    program, settings = HERE.parent / "forwarder.py", folder / "servers.properties"
+    return [sys.executable, "-S", str(program), str(settings)]
 
 
 def kamailio(config: str) -> Callable[[Address, list[Server], Path], list[str]]:
@@ -102,28 +98,10 @@ def kamailio(config: str) -> Callable[[Address, list[Server], Path], list[str]]:
             f"1 sip:{_text(server.address)} 0 {10 - n}\n" for n, server in enumerate(servers)
         ]
         (folder / "servers.list").write_text("".join(weights))
+        files = ["-f", folder / config, "-w", folder, "-Y", folder, "-P", folder / "pid"]
         # -x fm: with Debian's default memory manager it runs at half speed.
-        return [
-            "kamailio",
-            "-DD",
-            "-E",
-            "-f",
-            str(folder / config),
-            "-x",
-            "fm",
-            "-X",
-            "fm",
-            "-m",
-            "256",
-            "-M",
-            "16",
-            "-w",
-            str(folder),
-            "-Y",
-            str(folder),
-            "-P",
-            str(folder / "pid"),
-        ]
+        options = ["-DD", "-E", "-x", "fm", "-X", "fm", "-m", "256", "-M", "16"]
+        return ["kamailio", *options, *map(str, files)]
 
     return command
 

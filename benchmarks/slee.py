@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.calls import Program, read_bills, wait_until
+from benchmarks.calls import Program, read_bills, server_argv, wait_until
 from benchmarks.command import Parser, print_json
 from benchmarks.load import T1, Address, open_socket
 
@@ -252,30 +252,12 @@ def server_cpu(server: Program) -> float:
 def on_sockets(folder: Path, options: argparse.Namespace) -> tuple[Pace, Pace, int]:
     """At full speed, at the steady rate, and how many bills are missing or have no end."""
     own, server = ("127.0.0.1", options.port), ("127.0.0.1", options.port + 1)
-    store = str(folder / "cluster.db")
+    store = folder / "cluster.db"
     with ExitStack() as ending:
         phones = Phones(own, server)
         ending.callback(phones.close)
-        program = Program(
-            "server1",
-            [
-                sys.executable,
-                "-S",
-                "-m",
-                "slee_mock",
-                "--name",
-                "server1",
-                "--listen",
-                f"127.0.0.1:{options.port + 1}",
-                "--forwarder",
-                f"127.0.0.1:{options.port}",
-                "--store",
-                store,
-                "--management",
-                "",
-            ],
-            folder,
-        )
+        argv = server_argv("server1", "{}:{}".format(*server), "{}:{}".format(*own), store)
+        program = Program("server1", argv, folder)
         ending.callback(program.stop)
         _have_a_core_each(program.pid)
         wait_until(phones.register, 15.0, "a phone is registered")
@@ -283,7 +265,7 @@ def on_sockets(folder: Path, options: argparse.Namespace) -> tuple[Pace, Pace, i
         full = phones.run(program, options.seconds, at_once=options.at_once)
         steady = phones.run(program, options.seconds, rate=options.rate)
         program.stop()
-    bills = read_bills(store)
+    bills = read_bills(str(store))
     closed = {
         call_id
         for call_id, bill in bills.items()

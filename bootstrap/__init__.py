@@ -1,6 +1,6 @@
 """Set-up: how demo.py gets from a bare Python to the running example.
 
-`cli` reads the arguments and starts the program, `environment` makes `.venv`, `qt_libraries` looks
-for the system libraries that Qt needs, `desktop` writes an entry to double-click on Linux, `pack`
-makes forwarder.pyz. Standard library only: it runs before anything is installed.
+`launcher` reads the arguments and starts the program, `environment` makes `.venv`, `qt_libraries`
+looks for the system libraries that Qt needs, `desktop_entry` writes one to double-click on Linux,
+`pack` makes forwarder.pyz. Standard library only: it runs before anything is installed.
 """

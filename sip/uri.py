@@ -118,10 +118,10 @@ class Uri(NamedTuple):
         """The user as a password file or Digest writes it: unescaped (RFC 3261 19.1.4)."""
         return unquote(self.user)
 
-    def address(self, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+    def address(self) -> tuple[str, int]:
         """Where a message to this URI goes, maddr aside: host (a name is not looked up; in the form
         in which hosts are compared) and port."""
-        return canonical_host(self.host), self.port or default_port
+        return canonical_host(self.host), self.port or DEFAULT_PORT
 
     def aor(self) -> str:
         """The canonical address-of-record (RFC 3261 10.3 step 5): no parameters, user unescaped,

@@ -24,7 +24,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from sip.errors import RemoteProtocolError
@@ -103,12 +103,12 @@ class Node:
         self._timers = Timers(self.router)
         rules = (line for each in self.services for line in getattr(each, "keeps", ()))
         self._purge_job = Purge((*CLUSTER_RULES, *rules))
-        self._membership = Membership(member)
+        self.membership = Membership(member)
         self._pending = PendingTransactions()
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
         self.trouble = ""  # with the store: a sentence
         self._last_message = self._left = -math.inf
-        self._sign_at = self._replay_at = self._fire_at = self._purge_at = math.inf
+        self._sign_at = self._work_at = self._purge_at = math.inf
 
     # -- life cycle --------------------------------------------------------------------------------
 
@@ -120,7 +120,10 @@ class Node:
     def leave(self, now: float) -> None:
         """Asks for no new calls from now on; those that are here go on."""
         self._left = now
-        self.options.leaving = True
+
+    def _is_ready(self) -> bool:
+        """Does this server take new calls?"""
+        return not self.trouble and self._left == -math.inf
 
     def is_idle(self, now: float) -> bool:
         """Does no one wait for a response from here, and can no message of a call be on its way?"""
@@ -140,15 +143,6 @@ class Node:
             )
         return self._take_late()
 
-    @property
-    def member(self) -> Member:
-        return self._membership.member
-
-    @property
-    def warning(self) -> str:
-        """The trouble with this server's name, in a sentence; "" if there is none."""
-        return self._membership.warning
-
     # -- datagrams ---------------------------------------------------------------------------------
 
     def receive(self, datagrams: Iterable[Datagram], now: float) -> Iterator[Sequence[Outcome]]:
@@ -163,7 +157,7 @@ class Node:
             try:
                 check(event)
                 if name == HEARTBEATS and isinstance(event, RequestEvent):
-                    yield [self.options.respond(event, healthy=not self.trouble)]
+                    yield [self.options.respond(event, self._is_ready())]
                 else:
                     events.append(event)
             except RemoteProtocolError as error:
@@ -242,17 +236,14 @@ class Node:
     @property
     def deadline(self) -> float:
         """When `on_deadline` has something to do; infinite unless the server runs."""
-        return min(self._sign_at, self._replay_at, self._fire_at, self._purge_at)
+        return min(self._sign_at, self._work_at, self._purge_at)
 
     def on_deadline(self, now: float) -> Iterator[Outcome]:
         """Does what is due. Yields what came of deferred events and timers."""
         if now >= self._sign_at:
             self.sign_of_life(now)
-        if now >= self._replay_at:
-            self._replay(now)
-            yield from self._take_late()
-        if now >= self._fire_at:
-            yield from self._fire(now)
+        if now >= self._work_at:
+            yield from self._work_off(now)
         if now >= self._purge_at:
             self._purge(now)
 
@@ -267,47 +258,45 @@ class Node:
             self._store_failed(error)
             # In a store that was emptied: so that no server that starts begins a cluster there.
             with contextlib.suppress(StoreDown, Conflict, BadRecord):
-                self._keyed.leave_a_sign(replace(self.member, last_seen=now))
+                self._keyed.leave_a_sign(replace(self.membership.member, last_seen=now))
         else:
             self._store_works()
-            self._replay_at = now
+            self._work_at = now
 
     def sign(self, now: float, stopped: bool = False) -> None:
         """Saves a sign of life. May raise StoreDown or Conflict."""
-        self._membership.sign(self.store, now, self.options, stopped)
-        if self.warning:
-            self._observer.warn(self.warning)
+        self.membership.sign(self.store, now, self.options, stopped)
+        if self.membership.warning:
+            self._observer.warn(self.membership.warning)
 
-    def _replay(self, now: float) -> None:
-        """Replays a slice of what was deferred while the store was down; then timers may fire."""
-        self._replay_at = math.inf
+    def _work_off(self, now: float) -> Iterator[Outcome]:
+        """Replays a slice of what was deferred while the store was down. Once nothing is left of
+        that, fires a few timers."""
+        self._work_at = math.inf
+        more = False
         try:
             more = self.degraded.replay(REPLAY_BATCH)
+            yield from self._take_late()
+            if not more:
+                more = yield from self._fire(now)
         except StoreDown as error:
             self._store_failed(error)
-            return
+            yield from self._take_late()
         if more:
-            self._replay_at = now
-        else:
-            self._fire_at = now
+            self._work_at = now
 
-    def _fire(self, now: float) -> Iterator[Outcome]:
-        """Fires a few of the timers that have run out, whichever server set them."""
-        self._fire_at = math.inf
+    def _fire(self, now: float) -> Generator[Outcome, None, bool]:
+        """Fires timers that have run out, whichever server set them. Returns whether there may be
+        more of them."""
         saved = 0
-        try:
-            for outcome in self._timers.fire(self.store, now):
-                saved += bool(outcome.writes)
-                self.counts["handled", "timers"] += not outcome.drop_reason
-                if outcome.drop_reason:
-                    self.counts["dropped", outcome.drop_reason] += 1
-                self._count_bills(outcome)
-                yield outcome
-        except StoreDown as error:
-            self._store_failed(error)
-            return
-        if saved >= TIMERS:
-            self._fire_at = now
+        for outcome in self._timers.fire(self.store, now):
+            saved += bool(outcome.writes)
+            self.counts["handled", "timers"] += not outcome.drop_reason
+            if outcome.drop_reason:
+                self.counts["dropped", outcome.drop_reason] += 1
+            self._count_bills(outcome)
+            yield outcome
+        return saved >= TIMERS
 
     def _purge(self, now: float) -> None:
         self._purge_at = now + PURGED

@@ -283,14 +283,16 @@ class Server:
         node, settings = self._node, self._settings
         dropped = {("dropped", name): count for name, count in self._queue.dropped.items()}
         return server_status(
-            node.member if node else Member(settings.name, format_address(settings.listen)),
+            node.membership.member
+            if node
+            else Member(settings.name, format_address(settings.listen)),
             uptime=time.monotonic() - self._started,
             trouble=node.trouble if node else "it was not opened yet",
             forwarder=format_address(settings.forwarder),
             counts={**self._counts, **dropped, **(node.counts if node else {})},
             clock_offset=self._clock.offset,
             deferred=self._deferred(),
-            warning=node.warning if node else "",
+            warning=node.membership.warning if node else "",
             forwarder_page=settings.forwarder_page,
         )
 

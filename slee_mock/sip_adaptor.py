@@ -187,8 +187,7 @@ class LocalResponses:
 
 
 class OptionsResponder:
-    """Answers the forwarder's heartbeats: 200, or 503 while the store does not answer (not
-    `healthy`) and once the server is `leaving`, which asks for no new calls.
+    """Answers the forwarder's heartbeats: 200 if the server is `ready` for new calls, else 503.
 
     `role`: what a forwarder on one of the computers `hosts` said last in Failover-Role, since
     `role_since` (cluster time). A standby's heartbeats have no such field and change nothing.
@@ -197,12 +196,11 @@ class OptionsResponder:
     def __init__(self, answers: LocalResponses, *hosts: str) -> None:
         self._answers, self._hosts = answers, frozenset(hosts)
         self.role, self.role_since = "", 0.0
-        self.leaving = False
 
-    def respond(self, event: RequestEvent, healthy: bool) -> Outcome:
+    def respond(self, event: RequestEvent, ready: bool) -> Outcome:
         """Answers to where the heartbeat came from: the forwarder asks from a socket of its own."""
         role = event.request.get("Failover-Role")
         if role in ROLES and role != self.role and event.source[0] in self._hosts:
             self.role, self.role_since = role, event.time
-        status = 200 if healthy and not self.leaving else 503
-        return Outcome(sends=(self._answers.answer(event, status, to=event.source),), consumed=True)
+        send = self._answers.answer(event, 200 if ready else 503, to=event.source)
+        return Outcome(sends=(send,), consumed=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import process_kit
 import pytest
+from PySide6.QtCore import QCoreApplication, QEvent
 from second_process import pytest_runtestloop
 
 __all__ = ["pytest_runtestloop"]  # a hook of pytest's
@@ -42,6 +43,15 @@ def eventually() -> Callable[..., Any]:
     """eventually(condition, timeout=10.0) -> the first true value of condition(); fails the test
     after the timeout."""
     return process_kit.wait_until
+
+
+@pytest.fixture(autouse=True)
+def no_widget_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """pytest-qt asks Qt to delete a test's windows, which Qt does in an event loop only. Those that
+    stay are styled with each one that is made, and make every later test slower."""
+    yield
+    if "qtbot" in request.fixturenames:
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
 @pytest.fixture(autouse=True)

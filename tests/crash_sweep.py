@@ -114,7 +114,7 @@ def main() -> int:
     flows = [FLOWS[name] for name in options.flow or FLOWS]
     try:
         cells = list(played(flows, options))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, AssertionError) as error:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 1
     lost = [cell for cell in cells if cell.trouble]

@@ -48,20 +48,15 @@ class KeyedStore(StoreWrapper):
         self._name = name
         self._key: Row | None = None
         self._doubtful = False  # read the key before anything else
-        # None: the store cannot tell whether others have it open, nor see that it was emptied; so
-        # each save carries the key (rule 2).
-        self._fresh: bool | None = getattr(store, "fresh", None)
-
-    @property
-    def fresh(self) -> bool:
-        """No other server can have it open."""
-        return bool(self._fresh)
+        # True: no other server can have it open. None: the store cannot tell that, nor see that it
+        # was emptied; so each save carries the key (rule 2).
+        self.fresh: bool | None = getattr(store, "fresh", None)
 
     def adopt(self, key: Row) -> None:
         self._key = key
 
     def save(self, changes: Sequence[ConditionalWrite]) -> None:
-        if self._key and self._fresh is None:
+        if self._key and self.fresh is None:
             mine = ConditionalWrite(ClusterKey.KIND, NAME, *self._key, check_only=True)
             changes = [mine, *changes]
         try:

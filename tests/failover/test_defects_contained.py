@@ -6,15 +6,24 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import contextmanager
 
 import pytest
-from forwarder_kit import ALICE, ask, fake_servers, field, make_core, plain_phone, request
+from forwarder_kit import (
+    ALICE,
+    ask,
+    config,
+    fake_servers,
+    field,
+    make_core,
+    plain_phone,
+    request,
+    running,
+    state_of,
+)
 from heartbeat_kit import beat, body
 
 from failover import cli
-from failover.config.settings import PHONES, read
-from failover.config.shared_secret import ephemeral
+from failover.config.settings import PHONES
 from failover.forwarder import Forwarder
 from failover.net.health_checker import HealthChecker
 from failover.proxy.core import Core
@@ -25,20 +34,9 @@ from plumbing.address import format_address
 from plumbing.event_loop import Loop
 
 
-@contextmanager
-def running(port, servers, *more):
-    named = [f"{server.name}={format_address(server.address)}" for server in servers]
-    lines = [f"forwarder.listen=127.0.0.1:{port}", "admin.listen=", *named, *more]
-    forwarder = Forwarder(read("\n".join(lines), "test"), ephemeral("a test"))
-    forwarder.start()
-    try:
-        yield forwarder
-    finally:
-        forwarder.stop()
-
-
-def state(forwarder, name):
-    return next(each["state"] for each in forwarder.status()["servers"] if each["name"] == name)
+def serving(*arguments):
+    """A forwarder with these servers and lines; see `config`."""
+    return running(config(*arguments))
 
 
 def fails(times, only=lambda *_: True, of=lambda *_, **__: None):
@@ -63,8 +61,8 @@ def fails(times, only=lambda *_: True, of=lambda *_, **__: None):
 def test_one_server_s_defect_keeps_no_other_from_being_asked(
     free_port, eventually, monkeypatch, where, times
 ):
-    with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
-        eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
+    with fake_servers(free_port) as servers, serving(free_port(), servers) as forwarder:
+        eventually(lambda: [state_of(forwarder, each.name) for each in servers] == ["UP", "UP"])
         first = fails(
             times,
             lambda self, link, late: link.server.name == "server1",
@@ -73,22 +71,22 @@ def test_one_server_s_defect_keeps_no_other_from_being_asked(
         monkeypatch.setattr(HealthChecker, where, first)
         eventually(lambda: forwarder.status()["errors"])
         servers[1].freeze()
-        eventually(lambda: state(forwarder, "server2") == "DOWN", 2.0)
+        eventually(lambda: state_of(forwarder, "server2") == "DOWN", 2.0)
         servers[1].thaw()
-        eventually(lambda: state(forwarder, "server2") == "UP", 2.0)
-        assert state(forwarder, "server1") == "UP" or where == "_send_ping"
+        eventually(lambda: state_of(forwarder, "server2") == "UP", 2.0)
+        assert state_of(forwarder, "server1") == "UP" or where == "_send_ping"
 
 
 def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_turns_go_on(
     free_port, eventually, monkeypatch, caplog
 ):
-    with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
-        eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
+    with fake_servers(free_port) as servers, serving(free_port(), servers) as forwarder:
+        eventually(lambda: [state_of(forwarder, each.name) for each in servers] == ["UP", "UP"])
         monkeypatch.setattr(Failover, "signal", fails(1, of=Failover.signal))
         servers[0].freeze()
-        eventually(lambda: state(forwarder, "server1") == "DOWN", 2.0)
+        eventually(lambda: state_of(forwarder, "server1") == "DOWN", 2.0)
         servers[0].thaw()
-        eventually(lambda: state(forwarder, "server1") == "UP", 2.0)
+        eventually(lambda: state_of(forwarder, "server1") == "UP", 2.0)
         assert forwarder.status()["errors"] == 1
         assert "\nforwarder_errors_total 1\n" in forwarder.metrics()
         assert any("error 1, going on" in line for line in caplog.messages)
@@ -97,8 +95,8 @@ def test_an_exception_out_of_the_core_in_a_heartbeat_turn_is_counted_and_the_tur
 def test_a_persistent_defect_in_the_checks_does_not_keep_the_processor_busy(
     free_port, eventually, monkeypatch
 ):
-    with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
-        eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
+    with fake_servers(free_port) as servers, serving(free_port(), servers) as forwarder:
+        eventually(lambda: [state_of(forwarder, each.name) for each in servers] == ["UP", "UP"])
         monkeypatch.setattr(HealthChecker, "_count_miss", fails(1_000_000))
         eventually(lambda: forwarder.status()["errors"])
         before, began = forwarder.status()["errors"], time.monotonic()
@@ -117,10 +115,10 @@ def test_of_the_datagrams_of_one_turn_a_defect_costs_one(free_port, eventually, 
     port = free_port()
     with (
         fake_servers(free_port) as servers,
-        running(port, servers) as forwarder,
+        serving(port, servers) as forwarder,
         plain_phone() as phone,
     ):
-        eventually(lambda: state(forwarder, "server1") == "UP")
+        eventually(lambda: state_of(forwarder, "server1") == "UP")
         core = forwarder._core
         monkeypatch.setattr(core, "quick", fails(1_000_000, poisonous, core.quick))
         monkeypatch.setattr(core, "receive", fails(1_000_000, poisonous, core.receive))
@@ -146,8 +144,8 @@ def test_of_what_cannot_be_delivered_at_one_time_a_defect_costs_one(
     free_port, eventually, monkeypatch, way
 ):
     port, gone = free_port(), ("127.0.0.1", free_port())
-    with fake_servers(free_port) as servers, running(port, servers) as forwarder:
-        eventually(lambda: state(forwarder, "server1") == "UP")
+    with fake_servers(free_port) as servers, serving(port, servers) as forwarder:
+        eventually(lambda: state_of(forwarder, "server1") == "UP")
         told = []
         monkeypatch.setattr(
             Core, "undelivered", fails(1, of=lambda core, data, *_: told.append(data) or NOTHING)
@@ -198,10 +196,10 @@ def test_a_defect_amid_a_failover_is_counted_and_the_rest_is_replayed(
     port = free_port()
     with (
         fake_servers(free_port) as servers,
-        running(port, servers) as forwarder,
+        serving(port, servers) as forwarder,
         plain_phone() as phone,
     ):
-        eventually(lambda: [state(forwarder, each.name) for each in servers] == ["UP", "UP"])
+        eventually(lambda: [state_of(forwarder, each.name) for each in servers] == ["UP", "UP"])
         servers[0].replies = False
         for n in range(60):
             data = request(
@@ -218,10 +216,10 @@ def test_telling_that_fails_keeps_nothing_from_being_sent(free_port, eventually,
     port = free_port()
     with (
         fake_servers(free_port) as servers,
-        running(port, servers) as forwarder,
+        serving(port, servers) as forwarder,
         plain_phone() as phone,
     ):
-        eventually(lambda: state(forwarder, "server1") == "UP")
+        eventually(lambda: state_of(forwarder, "server1") == "UP")
         monkeypatch.setattr("failover.admin.event_log.EventLog.record", fails(1_000_000))
         monkeypatch.setattr(forwarder._core, "quick", lambda *_: None)
         assert field(ask(phone, ("127.0.0.1", port), "z9hG4bK1"), "X-Server") == "server1"
@@ -236,10 +234,10 @@ def test_what_is_for_a_side_that_is_not_open_is_counted_and_the_side_is_opened_a
     port = free_port()
     with (
         fake_servers(free_port) as servers,
-        running(port, servers) as forwarder,
+        serving(port, servers) as forwarder,
         plain_phone() as phone,
     ):
-        eventually(lambda: state(forwarder, "server1") == "UP")
+        eventually(lambda: state_of(forwarder, "server1") == "UP")
         data = request("OPTIONS", source=phone.getsockname(), branch="z9hG4bK1")
 
         def closed_and_wanted():  # on the forwarder's own thread, so that nothing comes in between
@@ -274,8 +272,8 @@ def test_a_standby_that_fails_in_taking_the_address_does_not_hold_it_from_itself
     port = free_port()
     with (
         fake_servers(free_port) as servers,
-        running(port, servers) as first,
-        running(port, servers) as second,
+        serving(port, servers) as first,
+        serving(port, servers) as second,
     ):
         assert second.status()["role"] == "standby"
         monkeypatch.setattr(Failover, "become_active", fails(1, of=Failover.become_active))
@@ -291,7 +289,7 @@ def test_a_registered_server_whose_leave_could_not_be_carried_out_leaves_at_the_
 ):
     desk = ("127.0.0.1", free_port())
     lines = [f"registration.listen={format_address(desk)}", "registration.timeout=0.5"]
-    with fake_servers(free_port) as servers, running(free_port(), servers[:1], *lines) as forwarder:
+    with fake_servers(free_port) as servers, serving(free_port(), servers[:1], *lines) as forwarder:
         with plain_phone() as phone:
             phone.sendto(beat(body(*servers[1].address)), desk)
         eventually(lambda: len(forwarder.status()["servers"]) == 2)
@@ -307,8 +305,8 @@ def test_one_that_fails_in_letting_go_has_closed_every_socket_all_the_same(
     port = free_port()
     with (
         fake_servers(free_port) as servers,
-        running(port, servers) as first,
-        running(port, servers) as second,
+        serving(port, servers) as first,
+        serving(port, servers) as second,
     ):
         monkeypatch.setattr(first._loop, "unwatch", fails(1_000_000))
         first._loop.ask(first.release_address)
@@ -461,7 +459,7 @@ def test_a_defect_in_the_status_line_is_no_silence_for_the_watchdog(
     free_port, monkeypatch, eventually
 ):
     supervised = Supervised()
-    with fake_servers(free_port) as servers, running(free_port(), servers) as forwarder:
+    with fake_servers(free_port) as servers, serving(free_port(), servers) as forwarder:
         monkeypatch.setattr("failover.admin.status.summary", fails(1_000_000))
         forwarder.every(0.05, lambda: cli._beat(supervised, forwarder))
         eventually(lambda: len(supervised.beats) > 3)

@@ -10,30 +10,22 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from forwarder_kit import answer, ask, fake_servers, field, head, plain_phone, request
+from forwarder_kit import (
+    answer,
+    ask,
+    config,
+    fake_servers,
+    field,
+    head,
+    plain_phone,
+    request,
+    running,
+)
 from process_kit import FORWARDER, ROOT, RunningProgram
 
-from failover.config.settings import read
-from failover.forwarder import Forwarder
 from plumbing.address import format_address
 
 MALLORY = "127.0.0.66"
-
-
-def settings(port, servers, *more):
-    named = [f"{server.name}={format_address(server.address)}" for server in servers]
-    listen = f"forwarder.listen=127.0.0.1:{port}"
-    return read("\n".join([listen, "admin.listen=", *named, *more]), "test")
-
-
-@contextmanager
-def running(*arguments):
-    forwarder = Forwarder(settings(*arguments))
-    forwarder.start()
-    try:
-        yield forwarder
-    finally:
-        forwarder.stop()
 
 
 FLOODER = """
@@ -155,7 +147,9 @@ def test_servers_have_their_turn_while_the_phones_side_is_flooded(tmp_path, free
 def test_a_limited_source_may_still_end_its_calls(free_port):
     with fake_servers(free_port, 1) as servers, plain_phone() as phone:
         port = free_port()
-        with running(port, servers, "limit.rate=1", "limit.burst=40", "limit.exempt=") as forwarder:
+        with running(
+            config(port, servers, "limit.rate=1", "limit.burst=40", "limit.exempt=")
+        ) as forwarder:
             for n in range(60):
                 phone.sendto(
                     request("INVITE", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
@@ -174,7 +168,9 @@ def test_a_limited_source_may_still_end_its_calls(free_port):
 def test_servers_are_never_limited(free_port):
     with fake_servers(free_port, 1) as servers, plain_phone() as phone:
         port = free_port()
-        with running(port, servers, "limit.rate=1", "limit.burst=4", "limit.exempt=") as forwarder:
+        with running(
+            config(port, servers, "limit.rate=1", "limit.burst=4", "limit.exempt=")
+        ) as forwarder:
             host, own = phone.getsockname()
             for n in range(100):
                 message = request(
@@ -191,14 +187,16 @@ def test_servers_are_never_limited(free_port):
 def test_a_reload_changes_the_limit(free_port, eventually):
     with fake_servers(free_port, 1) as servers, plain_phone() as phone:
         port = free_port()
-        with running(port, servers, "limit.rate=1", "limit.burst=4", "limit.exempt=") as forwarder:
+        with running(
+            config(port, servers, "limit.rate=1", "limit.burst=4", "limit.exempt=")
+        ) as forwarder:
             for n in range(10):
                 phone.sendto(
                     request("OPTIONS", source=phone.getsockname(), branch=f"z9hG4bK{n}"),
                     ("127.0.0.1", port),
                 )
             eventually(lambda: forwarder.status()["counters"].get("dropped.limited"))
-            changed = forwarder.reload(settings(port, servers, "limit.rate=0"))
+            changed = forwarder.reload(config(port, servers, "limit.rate=0"))
             assert "limit.rate 1 -> 0" in changed
             while True:  # the answers of before, then all of these
                 phone.settimeout(0.5)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from forwarder_kit import FakeServer, ask, fake_servers, field, plain_phone
 from heartbeat_kit import beat, body
-from lonely_kit import ip, lonely
+from hosts_kit import lonely_host, run, unfit
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder
@@ -22,7 +22,10 @@ SENTENCE = "cannot be reached: network is unreachable"
 
 @pytest.fixture
 def computer():
-    with lonely():
+    reason = unfit()
+    if reason:
+        pytest.skip(reason)
+    with lonely_host("computer"):
         yield
 
 
@@ -56,7 +59,7 @@ def is_up(forwarder, *names):
 @contextmanager
 def comes(port):
     """The route, and a server at its end."""
-    ip("address", "add", f"{FAR}/32", "dev", "lo")
+    run("ip", "address", "add", f"{FAR}/32", "dev", "lo")
     far = FakeServer("far", (FAR, port))
     try:
         yield far
@@ -151,12 +154,24 @@ def test_a_route_that_goes_and_comes_back_under_another_own_address_is_used_agai
     gone."""
     port, far = free_port(), (FAR, free_port())
     with fake_servers(free_port, 1) as (near,), comes(far[1]):
-        ip("address", "add", "198.51.100.1/32", "dev", "lo")
-        ip("route", "replace", "local", FAR, "dev", "lo", "table", "local", "src", "198.51.100.1")
+        run("ip", "address", "add", "198.51.100.1/32", "dev", "lo")
+        run(
+            "ip",
+            "route",
+            "replace",
+            "local",
+            FAR,
+            "dev",
+            "lo",
+            "table",
+            "local",
+            "src",
+            "198.51.100.1",
+        )
         with running(port, {"far": far, "near": near.address}) as (forwarder, phone):
             eventually(is_up(forwarder, "far", "near"))
-            ip("address", "del", "198.51.100.1/32", "dev", "lo")
-            ip("route", "replace", "local", FAR, "dev", "lo", "table", "local", "src", FAR)
+            run("ip", "address", "del", "198.51.100.1/32", "dev", "lo")
+            run("ip", "route", "replace", "local", FAR, "dev", "lo", "table", "local", "src", FAR)
             eventually(lambda: forwarder.status()["counters"].get("trouble.heartbeat"))
             phone.settimeout(0.3)
             numbers = itertools.count()

@@ -15,20 +15,19 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from hosts_kit import SWITCH, entered, namespace, run, sweep
+from hosts_kit import Network, entered, in_host, run
 from hosts_kit import unfit as no_namespaces
-from process_kit import wait_until, wait_until_ready
+from phone_kit import Owner
+from process_kit import FORWARDER as FORWARDER_ARGV
+from process_kit import ROOT, Process, wait_until
 
-from softphone.phone import Account, Phone
-from softphone.ua.events import CallChanged, CallState, CallView, RegistrationState
+from softphone.ua.events import CallState, CallView
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "asterisk"
 INSTALLED = "ASTERISK_ROOT"  # environment: the folder that a system with Asterisk is installed in
 HOSTS = {
@@ -47,8 +46,8 @@ OPENING = 60.0  # seconds that an Asterisk may take to start on a busy computer
 
 def unfit() -> str:
     """Why this computer cannot stage it, "" if it can."""
-    reason = no_namespaces()
-    if reason and "keepalived" not in reason:
+    reason = no_namespaces(unshare="util-linux", runuser="util-linux")
+    if reason:
         return reason
     root = asterisk_root()
     if not root:
@@ -57,9 +56,6 @@ def unfit() -> str:
         return f"PostgreSQL's ODBC driver is not installed in {root} (Debian: odbc-postgresql)"
     if not _postgres("postgres"):
         return "PostgreSQL is not installed"
-    for program in ("unshare", "runuser"):
-        if not shutil.which(program):
-            return f"{program} is not installed (Debian: util-linux)"
     return ""
 
 
@@ -93,42 +89,6 @@ def await_(condition, note=lambda: "", within: float = SOON):
     return wait_until(condition, within, note)
 
 
-class Program:
-    """A process in a host, in a process group of its own."""
-
-    def __init__(self, host: str, argv: list[str], log: Path, folder: Path | None = None) -> None:
-        self.log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", namespace(host), *argv],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.signal(signal.SIGKILL)
-        self.process.wait(5)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(3)
-        self.kill()
-
-
 class Asterisk:
     """One of the two: a root folder with the example's files in it, and the program."""
 
@@ -136,7 +96,7 @@ class Asterisk:
         self.name, self._folder = name, folder / name
         for part in ("upper", "work", "root"):
             (self._folder / part).mkdir(parents=True)
-        self._program: Program | None = None
+        self._program: Process | None = None
         self._asking: subprocess.Popen[bytes] | None = None
         self._install()
 
@@ -165,7 +125,8 @@ class Asterisk:
             ]
         )
         log = self._folder / "log"
-        self._program = Program(self.name, ["unshare", "--mount", "--uts", "sh", "-c", script], log)
+        argv = in_host(self.name, "unshare", "--mount", "--uts", "sh", "-c", script)
+        self._program = Process(self.name, argv, log)
         await_(
             lambda: "fully booted" in self.cli("core waitfullybooted"),
             lambda: self.said[-3000:],
@@ -190,7 +151,7 @@ class Asterisk:
 
     def _console(self, command: str) -> list[str]:
         assert self._program
-        enter = ["nsenter", f"--target={self._program.process.pid}", "--mount"]
+        enter = ["nsenter", f"--target={self._program.pid}", "--mount"]
         return [*enter, "chroot", str(self._folder / "root"), "/usr/sbin/asterisk", "-rx", command]
 
     def kill(self) -> None:
@@ -207,7 +168,7 @@ class Asterisk:
 
     @property
     def runs(self) -> bool:
-        return self._program is not None and self._program.process.poll() is None
+        return self._program is not None and self._program.status is None
 
     def stop(self) -> None:
         if self._program:
@@ -216,21 +177,15 @@ class Asterisk:
             self._asking.wait(SOON)
 
 
-class Caller:
-    """One of our phones, and what it told."""
+class Caller(Owner):
+    """One of our phones."""
 
     def __init__(self, user: str, **options) -> None:
-        self.events: list[object] = []
-        account = Account(user, DOMAIN, PASSWORDS[user], user.title())
+        listen = (HOSTS["phones"], 0)
         with entered("phones"):
-            self.phone = Phone(
-                account, FORWARDER, (HOSTS["phones"], 0), self.events.append, **options
+            super().__init__(
+                user, FORWARDER, True, PASSWORDS[user], listen, domain=DOMAIN, **options
             )
-            self.phone.start()
-
-    @property
-    def registered(self) -> bool:
-        return self.phone.snapshot().registration.state is RegistrationState.REGISTERED
 
     @property
     def calls(self) -> tuple[CallView, ...]:
@@ -238,19 +193,6 @@ class Caller:
 
     def is_in(self, state: CallState) -> bool:
         return bool(self.calls) and self.calls[-1].state is state
-
-    def went_through(self) -> list[CallState]:
-        """The states that its calls were in, in order."""
-        return [event.call.state for event in self.events if isinstance(event, CallChanged)]
-
-    @property
-    def hears(self) -> int:
-        """Packets of audio that have come."""
-        stats = self.phone.media_stats()
-        return stats.packets_received if stats else 0
-
-    def stop(self) -> None:
-        self.phone.stop()
 
 
 class Office:
@@ -268,7 +210,7 @@ class Office:
                 stack.enter_context(tempfile.TemporaryDirectory(prefix=f"failover-{os.getpid()}-"))
             )
             self.folder.chmod(0o755)  # PostgreSQL is not root's
-            stack.enter_context(_network())
+            stack.enter_context(Network(HOSTS))
             self.database = Database(self.folder / "database")
             stack.callback(self.database.stop)
             self.database.start()
@@ -306,10 +248,10 @@ class Office:
         ]
         file = self.folder / "servers.properties"
         file.write_text("\n".join(lines))
-        argv = [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), "-v"]
-        self.forwarder = Program("forwarder", argv, self.folder / "forwarder.log")
+        argv = in_host("forwarder", *FORWARDER_ARGV, str(file), "-v")
+        self.forwarder = Process("forwarder", argv, self.folder / "forwarder.log")
         stack.callback(self.forwarder.stop)
-        wait_until_ready(self.forwarder)
+        self.forwarder.wait_until_ready()
 
     def ask(self, path: str):
         """What the forwarder's page says."""
@@ -340,7 +282,7 @@ class Database:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._data = folder, folder / "data"
-        self._program: Program | None = None
+        self._program: Process | None = None
         folder.mkdir()
         shutil.chown(folder, "postgres")
         self._as_postgres(
@@ -360,7 +302,8 @@ class Database:
         first = self._program is None
         # setpriv takes the place of its parent, so that a signal reaches PostgreSQL itself.
         user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        self._program = Program("database", [*user, *argv], self._folder.parent / "database.log")
+        log = self._folder.parent / "database.log"
+        self._program = Process("database", in_host("database", *user, *argv), log, self._folder)
         await_(lambda: self._try("postgres", "SELECT 1"), lambda: self._program.said)
         if first:
             password = re.search(
@@ -384,7 +327,7 @@ class Database:
         if self._program:
             self._program.signal(signal.SIGQUIT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._program.process.wait(5)
+                self._program.wait(5)
             self._program.kill()
 
     def _psql(self, database: str) -> list[str]:
@@ -410,24 +353,3 @@ class Database:
     @staticmethod
     def _as_postgres(*argv: str) -> None:
         run("runuser", "-u", "postgres", "--", *argv)
-
-
-@contextlib.contextmanager
-def _network() -> Iterator[None]:
-    """The hosts, each with a cable to the switch."""
-    sweep()
-    try:
-        for host in (SWITCH, *HOSTS):
-            run("ip", "netns", "add", namespace(host))
-            run("ip", "-n", namespace(host), "link", "set", "lo", "up")
-        run("ip", "-n", namespace(SWITCH), "link", "add", "bridge", "type", "bridge")
-        run("ip", "-n", namespace(SWITCH), "link", "set", "bridge", "up")
-        for host, address in HOSTS.items():
-            peer = ["peer", "name", "eth0", "netns", namespace(host)]
-            run("ip", "-n", namespace(SWITCH), "link", "add", host, "type", "veth", *peer)
-            run("ip", "-n", namespace(host), "addr", "add", f"{address}/24", "dev", "eth0")
-            run("ip", "-n", namespace(host), "link", "set", "eth0", "up")
-            run("ip", "-n", namespace(SWITCH), "link", "set", host, "up", "master", "bridge")
-        yield
-    finally:
-        sweep()

@@ -18,12 +18,14 @@ import sys
 import time
 
 from load_kit import forwarder_started
+from process_kit import wait_until
 
 from benchmarks.load import Load, Server, calm, gap, lost, repeated, stale
 
 HERE, SERVERS = "10.77.0.1", {"server1": "10.77.0.11", "server2": "10.77.0.12"}
 PORT, FORWARDER = 5070, (HERE, 5060)
-
+LOST_HEARTBEATS = 200
+NOTICED = 0.25  # seconds that the forwarder may take to notice a server that hangs
 
 STARTED: list[subprocess.Popen[bytes]] = []
 
@@ -43,8 +45,7 @@ class Cable:
         self.address, self.near, self.far = address, f"near{number}", f"far{number}"
         self._holder = subprocess.Popen(["unshare", "--net", "sleep", "300"])
         here = os.readlink("/proc/self/ns/net")
-        while os.readlink(f"/proc/{self._holder.pid}/ns/net") == here:
-            time.sleep(0.005)
+        wait_until(lambda: os.readlink(f"/proc/{self._holder.pid}/ns/net") != here)
         self.inside = ("nsenter", f"--net=/proc/{self._holder.pid}/ns/net")
         run(
             "ip",
@@ -200,7 +201,8 @@ def loss(percent: int) -> dict[str, object]:
     with stage() as (first, second, log):
         first.lose(percent)
         second.lose(percent)
-        time.sleep(8.0)
+        # of nothing but heartbeats
+        wait_until(lambda: first.dropped() + second.dropped() > LOST_HEARTBEATS, 30.0)
         load = Load(FORWARDER, 200, HERE)
         asked = load.run(5.0, patience=0.0)
         dropped = first.dropped() + second.dropped()
@@ -216,10 +218,10 @@ def loss(percent: int) -> dict[str, object]:
 def loss_and_freeze(percent: int) -> dict[str, object]:
     with stage() as (first, _second, log):
         first.lose(percent)
-        time.sleep(2.0)
+        wait_until(lambda: first.dropped() > LOST_HEARTBEATS / 4)
         frozen = time.time()
         first.server.freeze()
-        time.sleep(1.0)
+        time.sleep(4 * NOTICED)
     down = [line for line in states(log, "server1") if "is DOWN" in line]
     noticed = None
     if down:

@@ -23,12 +23,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from process_kit import server_argv, wait_until
+from process_kit import ROOT, Process, server_argv, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+from plumbing.address import format_address
+
 EXAMPLES = ROOT / "examples" / "keepalived"
 SHARED = ("192.0.2.10", 5060)
 HOSTS = {
@@ -43,13 +45,14 @@ CLONE_NEWNET = 0x40000000
 HELLO = 20.0  # seconds a process may take to start on a busy computer
 
 
-def unfit() -> str:
-    """Why this computer cannot stage it, "" if it can."""
+def unfit(**programs: str) -> str:
+    """Why this computer cannot stage a network with these programs, "" if it can. `programs`: the
+    name of each, and Debian's package."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
-        return "needs root, for network namespaces and keepalived"
-    for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("keepalived", "keepalived")):
+        return "needs root, for network namespaces"
+    for program, package in {"ip": "iproute2", **programs}.items():
         if not shutil.which(program):
             return f"{program} is not installed (Debian: {package})"
     try:
@@ -71,8 +74,13 @@ def namespace(host: str) -> str:
     return f"failover-{os.getpid()}-{host}"
 
 
+def in_host(host: str, *argv: str) -> tuple[str, ...]:
+    """The command that runs this one there."""
+    return ("ip", "netns", "exec", namespace(host), *argv)
+
+
 def inside(host: str, *argv: str) -> str:
-    return run("ip", "netns", "exec", namespace(host), *argv)
+    return run(*in_host(host, *argv))
 
 
 @contextlib.contextmanager
@@ -108,30 +116,41 @@ def sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def lonely_host(host: str) -> Iterator[None]:
+    """A host with loopback and nothing else; this thread and all that it starts meanwhile are on
+    it."""
+    sweep()
+    try:
+        _add(host)
+        with entered(host):
+            yield
+    finally:
+        sweep()
+
+
+def _add(host: str) -> None:
+    run("ip", "netns", "add", namespace(host))
+    run("ip", "-n", namespace(host), "link", "set", "lo", "up")
+
+
 class Network:
-    """The hosts, each with a cable to the switch; and what can befall a cable."""
+    """The hosts, by name and address, each with a cable to the switch; and what can befall a
+    cable."""
+
+    def __init__(self, hosts: Mapping[str, str] = HOSTS) -> None:
+        self._hosts = hosts
 
     def __enter__(self) -> Network:
         sweep()
         try:
-            for host in (SWITCH, *HOSTS):
-                run("ip", "netns", "add", namespace(host))
-                run("ip", "-n", namespace(host), "link", "set", "lo", "up")
+            for host in (SWITCH, *self._hosts):
+                _add(host)
             self._switch("link", "add", "bridge", "type", "bridge")
             self._switch("link", "set", "bridge", "up")
-            for host, address in HOSTS.items():
-                self._switch(
-                    "link",
-                    "add",
-                    host,
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    "eth0",
-                    "netns",
-                    namespace(host),
-                )
+            for host, address in self._hosts.items():
+                peer = ("peer", "name", "eth0", "netns", namespace(host))
+                self._switch("link", "add", host, "type", "veth", *peer)
                 run("ip", "-n", namespace(host), "addr", "add", f"{address}/24", "dev", "eth0")
                 run("ip", "-n", namespace(host), "link", "set", "eth0", "up")
                 self.plug(host)
@@ -281,7 +300,7 @@ class Unit:
         environment = {**os.environ, "NOTIFY_SOCKET": str(self._notify)}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", namespace(self.host), *self._argv],
+                in_host(self.host, *self._argv),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -307,19 +326,10 @@ def _installed(text: str, folder: Path, host: str) -> str:
 def start_server(stack: contextlib.ExitStack, folder: Path, number: int) -> None:
     """Starts server1 or server2 on the servers' host, with its store and its log in the folder;
     the stack ends it."""
-    listen = f"{HOSTS['servers']}:{5060 + 10 * number}"
-    store = folder / "cluster.db"
-    argv = server_argv(f"server{number}", listen, "{}:{}".format(*SHARED), store, "")
-    log = stack.enter_context((folder / f"server{number}.log").open("wb"))
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", namespace("servers"), *argv],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-    )
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
+    name, listen = f"server{number}", f"{HOSTS['servers']}:{5060 + 10 * number}"
+    argv = server_argv(name, listen, format_address(SHARED), folder / "cluster.db", "")
+    process = Process(name, in_host("servers", *argv), folder / f"{name}.log")
+    stack.callback(process.stop)
 
 
 class Pair:

@@ -1,5 +1,5 @@
 """Somebody else's phones as programs that a story tells what to do: baresip and linphonec, each
-with a tone for a voice, a file for an ear, and a registration as bob."""
+with a tone for a voice and a file for an ear; and ours beside them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,13 @@ import wave
 from array import array
 from pathlib import Path
 
-from parties_kit import DOMAIN, Scene
+from parties_kit import DOMAIN, MEDIA, Scene, absent
+from phone_kit import Owner
 from process_kit import free_port, wait_until
 
 from plumbing.address import format_address
 from softphone.media.tone_generator import ToneSource
-from softphone.phone import Account, Phone
-from softphone.ua.events import (
-    CallChanged,
-    CallState,
-    CallView,
-    DigitPassed,
-    MessagePassed,
-    RegistrationState,
-)
+from softphone.ua.events import CallChanged, CallState, DigitPassed, MessagePassed
 
 PASSWORDS = {"alice": "wonderland", "bob": "builder", "carol": "christmas"}
 LOUD = 1000  # of 32,767: a tone, and no noise of a codec
@@ -35,6 +28,7 @@ module g711.so
 module aubridge.so
 module ausine.so
 module sndfile.so
+module_app presence.so
 module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
@@ -66,14 +60,25 @@ max_calls=1
 [proxy_0]
 reg_proxy=<sip:{proxy}>
 reg_route=<sip:{proxy};lr>
-reg_identity="Bob" <sip:bob@{domain}>
+reg_identity="{name}" <sip:{user}@{domain}>
 reg_expires=60
 reg_sendregister=1
+publish={publish}
 [auth_info_0]
-username=bob
+username={user}
 passwd={password}
 realm={domain}
 """
+FRIEND = """[friend_0]
+url="Friend" <sip:{friend}@{domain}>
+pol=accept
+subscribe=1
+"""
+
+
+def no_baresip() -> str:
+    """Why a test with it must be skipped; empty if nothing is missing."""
+    return absent("baresip") or ("" if MODULES else "baresip's modules are not installed")
 
 
 class Ear:
@@ -85,25 +90,13 @@ class Ear:
         self.loud += bool(samples) and max(samples) > LOUD
 
 
-class Ours:
-    """A phone of ours, with a tone for a voice, and what its person has seen."""
+class Ours(Owner):
+    """A phone of ours, with a tone for a voice."""
 
     def __init__(self, user: str, proxy: tuple[str, int]) -> None:
-        self.events: list[object] = []
         self.ear = Ear()
-        account = Account(user, DOMAIN, PASSWORDS[user], user.capitalize())
-        self.phone = Phone(
-            account, proxy, ("127.0.0.1", 0), self.events.append, (ToneSource(), self.ear)
-        )
-        self.phone.start()
-
-    @property
-    def registered(self) -> bool:
-        return self.phone.snapshot().registration.state is RegistrationState.REGISTERED
-
-    @property
-    def call(self) -> CallView:
-        return [event.call for event in self.events if isinstance(event, CallChanged)][-1]
+        sound = (ToneSource(), self.ear)
+        super().__init__(user, proxy, True, PASSWORDS[user], domain=DOMAIN, sound=sound)
 
     def forgets(self) -> None:
         """Forget the calls before."""
@@ -116,27 +109,19 @@ class Ours:
 
     def comes(self, state: CallState, timeout: float = 10.0) -> None:
         """Returns once its call is in this state."""
-
-        def is_there() -> bool:
-            return any(isinstance(e, CallChanged) for e in self.events) and self.call.state is state
-
-        wait_until(is_there, timeout, lambda: self.seen)
+        wait_until(lambda: self.state is state, timeout, lambda: self.seen)
 
     def sees(self, condition, timeout: float = 10.0) -> None:
         wait_until(lambda: condition(self.call), timeout, lambda: self.seen)
 
     @property
     def digits(self) -> str:
-        return "".join(e.digit for e in self.events if isinstance(e, DigitPassed) and not e.sent)
+        return "".join(event.digit for event in self.told(DigitPassed) if not event.sent)
 
     @property
     def seen(self) -> list[str]:
-        calls = [
-            f"{e.call.state.value}: {e.call.sentence}"
-            for e in self.events
-            if isinstance(e, CallChanged)
-        ]
-        return calls[-6:] + [e.summary for e in self.events if isinstance(e, MessagePassed)][-12:]
+        calls = [f"{e.call.state.value}: {e.call.sentence}" for e in self.told(CallChanged)]
+        return calls[-6:] + [event.summary for event in self.told(MessagePassed)][-12:]
 
     def hears(self) -> None:
         """Returns once a tone of a fifth of a second has come from now on."""
@@ -147,18 +132,31 @@ class Ours:
 
 
 class Theirs:
-    """What every foreign phone can be told and asked. `said` is all of its output."""
+    """What every foreign phone can be told and asked. `said` is all of its output. `proxy`: where
+    it registers and sends everything; without one it is called at its own address."""
 
     rejects = "declined the call"
 
-    def __init__(self, scene: Scene, proxy: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        proxy: tuple[str, int] | None,
+        user: str = "bob",
+        password: str = PASSWORDS["bob"],
+        **options: object,
+    ) -> None:
+        self.user, self.password = user, password
         self.folder = scene.new_folder(type(self).__name__.lower())
         self.port = free_port()
         self._since = 0
-        self._start(scene, format_address(proxy))
+        self._start(scene, format_address(proxy) if proxy else "", **options)
 
     def _start(self, scene: Scene, proxy: str) -> None:
         raise NotImplementedError
+
+    @property
+    def uri(self) -> str:
+        return f"sip:{self.user}@127.0.0.1:{self.port}"
 
     @property
     def said(self) -> str:
@@ -208,12 +206,14 @@ class Baresip(Theirs):
 
     rejects = "is busy"  # its way to decline is 486
 
-    def _start(self, scene: Scene, proxy: str) -> None:
+    def _start(self, scene: Scene, proxy: str, expires: int = 60) -> None:
         control = free_port()
         text = BARESIP.format(modules=MODULES, control=control, port=self.port, folder=self.folder)
         self.folder.joinpath("config").write_text(text)
-        account = f'"Bob" <sip:bob@{DOMAIN}>;outbound="sip:{proxy}";regint=60'
-        account += f";auth_pass={PASSWORDS['bob']}"
+        account = f'"{self.user.capitalize()}" <{self.uri}>;regint=0'
+        if proxy:
+            account = f'"{self.user.capitalize()}" <sip:{self.user}@{DOMAIN}>;regint={expires}'
+            account += f';outbound="sip:{proxy}";auth_pass="{self.password}"'
         self.folder.joinpath("accounts").write_text(account + "\n")
         self.folder.joinpath("contacts").write_text("")
         self._said = ""
@@ -232,7 +232,9 @@ class Baresip(Theirs):
         return self._said
 
     def stop(self) -> None:
+        """It takes its leave of its registrar."""
         self._control.close()
+        self.process.stop()
 
     def _tell(self, command: str, parameters: str = "") -> None:
         message = json.dumps({"command": command, "params": parameters}).encode()
@@ -243,9 +245,10 @@ class Baresip(Theirs):
     def registers(self) -> None:
         wait_until(lambda: "200 OK" in self.process.said, note=lambda: self.process.said)
 
-    def call(self, user: str) -> None:
+    def call(self, target: str) -> None:
+        """A user, or an address."""
         self.mark()
-        self._tell("dial", f"sip:{user}@{DOMAIN}")
+        self._tell("dial", target if target.startswith("sip:") else f"sip:{target}@{DOMAIN}")
 
     def rings(self) -> None:
         self.says("CALL_INCOMING")
@@ -301,7 +304,8 @@ class Baresip(Theirs):
 class Linphone(Theirs):
     """linphonec, told on its standard input, with wav files in place of a sound card."""
 
-    def _start(self, scene: Scene, proxy: str) -> None:
+    def _start(self, scene: Scene, proxy: str, friend: str = "") -> None:
+        """`friend`: a user whose presence it subscribes to; it publishes its own then."""
         self._wav = self.folder / "tone.wav"
         tone, data = ToneSource(), array("h")
         for _ in range(400):
@@ -313,14 +317,23 @@ class Linphone(Theirs):
             opened.writeframes(data.tobytes())
         file = self.folder / "linphonerc"
         self.folder.joinpath(".local/share/linphone").mkdir(parents=True)
-        values = {"proxy": proxy, "domain": DOMAIN, "password": PASSWORDS["bob"]}
-        file.write_text(LINPHONE.format(port=self.port, media=free_port(), **values))
+        text = LINPHONE.format(
+            port=self.port,
+            media=free_port(MEDIA),
+            proxy=proxy,
+            domain=DOMAIN,
+            name=self.user.capitalize(),
+            user=self.user,
+            password=self.password,
+            publish=int(bool(friend)),
+        )
+        file.write_text(text + (FRIEND.format(friend=friend, domain=DOMAIN) if friend else ""))
         self._calls = self._over = 0
         self._log = self.folder / "log"
         self._log.touch()
         arguments = ["linphonec", "-c", str(file), "-d", "4", "-l", str(self._log)]
         self.process = scene.start(
-            "linphonec", arguments, self.folder, input=True, HOME=str(self.folder)
+            "linphonec", arguments, self.folder, input=True, environ={"HOME": str(self.folder)}
         )
         self._tell("soundcard use files")
         for line in ("codec disable all", "codec enable 3", "codec enable 4"):  # PCMU, PCMA
@@ -331,21 +344,26 @@ class Linphone(Theirs):
         return self.process.said
 
     @property
-    def _logged(self) -> str:
+    def logged(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def messages(self, start: str) -> list[str]:
+        """The SIP messages, sent and received, whose first line begins so."""
+        return re.findall(rf"(?ms)^{re.escape(start)}.*?^\s*$", self.logged)
 
     def stop(self) -> None:
         self._tell("quit")
+        self.process.stop()
 
     def _tell(self, line: str) -> None:
         self.process.tell(line)
 
     def registers(self) -> None:
-        wait_until(lambda: "LinphoneRegistrationOk" in self._logged, note=lambda: self.said)
+        wait_until(lambda: "LinphoneRegistrationOk" in self.logged, note=lambda: self.said)
 
     def call(self, user: str) -> None:
         self.mark()
-        self._log_since = len(self._logged)
+        self._log_since = len(self.logged)
         self._tell(f"call sip:{user}@{DOMAIN}")
 
     def rings(self) -> None:
@@ -382,14 +400,14 @@ class Linphone(Theirs):
         self._over += 1
         self.says(r"Call \d+ with .* ended|error")
         wait_until(
-            lambda: self._logged.count("to LinphoneCallReleased") == self._over,
+            lambda: self.logged.count("to LinphoneCallReleased") == self._over,
             note=lambda: self.said,
         )
 
     def is_told(self, status: int) -> None:
         told = rf"SIP/2\.0 {status} (?:.+\n)*CSeq: \d+ INVITE"
         wait_until(
-            lambda: re.search(told, self._logged[self._log_since :]), note=lambda: self.said[-1500:]
+            lambda: re.search(told, self.logged[self._log_since :]), note=lambda: self.said[-1500:]
         )
 
     def _recordings(self) -> list[Path]:

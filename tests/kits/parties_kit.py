@@ -6,19 +6,15 @@ A `Scene` starts them on free ports of 127.0.0.1 and ends them, each by its own 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
-from process_kit import ROOT, free_port, is_taken, wait_until, wait_until_ready
+from process_kit import FORWARDER, ROOT, Process, free_port, is_taken, server_argv, wait_until
 
 SCENARIOS = ROOT / "tests" / "parties"
 KAMAILIO = ROOT / "examples" / "kamailio"
@@ -26,62 +22,7 @@ DOMAIN = "failover.test"  # as in examples/kamailio/this-server.cfg
 # as in examples/kamailio/kamailio.cfg
 PASSWORDS = {"alice": "alice's password", "bob": "bob's password"}
 BUILT_IN = ("uac", "uas")
-OWN_GROUP = os.name == "posix"
 MEDIA = range(25_400, 26_000, 4)  # a SIPp takes the first and the third of such four
-
-
-class Process:
-    """A program in a process group of its own, its output in a file. `input`: it can be told
-    lines."""
-
-    def __init__(self, name, arguments, folder, output, input=False, **environment):
-        self.name, self.output = name, output
-        with output.open("wb") as opened:
-            self._process = subprocess.Popen(
-                arguments,
-                cwd=folder,
-                stdin=subprocess.PIPE if input else subprocess.DEVNULL,
-                stdout=opened,
-                stderr=subprocess.STDOUT,
-                start_new_session=OWN_GROUP,
-                env=os.environ | environment,
-            )
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    @property
-    def status(self):
-        return self._process.poll()
-
-    def tell(self, line: str) -> None:
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
-
-    def wait(self, timeout: float) -> int:
-        return self._process.wait(timeout)
-
-    def kill(self) -> None:
-        """kill -9 of all its processes at once."""
-        self._signal(signal.SIGKILL)
-        self._process.wait(5)
-
-    def stop(self) -> None:
-        """Politely, and then not. One that has ended is left alone: its number may be another's by
-        now."""
-        if self._process.stdin:
-            self._process.stdin.close()
-        if self._process.poll() is None:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(3)
-            self._signal(signal.SIGKILL)  # of its children too, if it left any
-            self._process.wait(5)
-
-    def _signal(self, number) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
 
 
 class Sipp:
@@ -151,7 +92,7 @@ class Sipp:
             *(["-r", str(rate)] if rate else []),
             *more,
         ]
-        self.process = Process(scenario, arguments, self._folder, self._folder / "screen")
+        self.process = Process(scenario, arguments, self._folder / "screen", self._folder)
 
     def end(self, timeout=30.0):
         """Waits until its calls are over. It must have found nothing wrong with any."""
@@ -235,7 +176,7 @@ class Scene:
 
     def start(self, name, arguments, folder=None, **more) -> Process:
         log = self.folder / f"{name}.{len(self.processes)}.log"
-        started = Process(name, arguments, folder or self.folder, log, **more)
+        started = Process(name, arguments, log, folder or self.folder, **more)
         before = self.processes.pop(name, None)
         if before:
             self.processes[f"{name} before {len(self.processes)}"] = before
@@ -248,16 +189,18 @@ class Scene:
     def address(self) -> str:
         return f"127.0.0.1:{self.ports['forwarder']}"
 
-    def forwarder(self, *lines, options=()) -> None:
-        """Runs, with server1 and server2 in its list."""
+    def write(self, *lines, servers=("server1", "server2")) -> Path:
+        """The forwarder's file, which names these servers."""
         file = self.folder / "servers.properties"
-        servers = [f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2")]
+        servers = [f"{name}=127.0.0.1:{self.ports[name]}" for name in servers]
         own = [f"forwarder.listen={self.address}", f"admin.listen=127.0.0.1:{self.ports['admin']}"]
         file.write_text("\n".join([*servers, *own, *lines]))
-        running = self.start(
-            "forwarder", [sys.executable, "-S", str(ROOT / "forwarder.py"), str(file), *options]
-        )
-        wait_until_ready(running)
+        return file
+
+    def forwarder(self, *lines, options=()) -> None:
+        """Runs, with server1 and server2 in its list."""
+        argv = [*FORWARDER, str(self.write(*lines)), *options]
+        self.start("forwarder", argv).wait_until_ready()
 
     @property
     def status(self):
@@ -284,27 +227,9 @@ class Scene:
 
     def mock(self, name, *options, management="") -> None:
         """One of our servers; those of one scene share a store."""
-        self.start(
-            name,
-            [
-                sys.executable,
-                "-S",
-                "-m",
-                "slee_mock",
-                "--name",
-                name,
-                "--listen",
-                f"127.0.0.1:{self.ports[name]}",
-                "--forwarder",
-                self.address,
-                "--store",
-                str(self.folder / "cluster.db"),
-                "--management",
-                management,
-                *options,
-            ],
-            ROOT,
-        )
+        listen, store = f"127.0.0.1:{self.ports[name]}", self.folder / "cluster.db"
+        argv = server_argv(name, listen, self.address, store, management, *options)
+        self.start(name, argv, ROOT)
 
     def kamailio(self, name, **changed) -> None:
         """The Kamailio of examples/, at the addresses of this scene; `changed`: other lines of

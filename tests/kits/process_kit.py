@@ -1,4 +1,4 @@
-"""Our programs as processes, the ports they get, and waiting for what they do."""
+"""Programs as processes, the ports they get, and waiting for what they do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
-
-import pytest
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = (sys.executable, "-S")  # the forwarder and the servers need the standard library only
 FORWARDER = (*PYTHON, str(ROOT / "forwarder.py"))
 START_SECONDS = 20.0  # that a process may take to start or to end on a busy computer
+TERM_SECONDS = 3.0  # that a process has to end after SIGTERM, before SIGKILL
 # Below the ports that Linux gives to those who ask for any: while a killed program is down, nobody
 # is given its port.
 PORTS = range(20_000, 25_400)
@@ -65,29 +64,103 @@ def wait_until(
     while not (value := condition()):
         if time.monotonic() > deadline:
             what = note() if note else getattr(condition, "__name__", condition)
-            pytest.fail(f"not within {timeout:g} s: {what}")
+            raise AssertionError(f"not within {timeout:g} s: {what}")
         time.sleep(0.005)
     return value
 
 
 def server_argv(
-    name: str, listen: object, forwarder: object, store: object, management: object, *more: object
+    name: str,
+    listen: object,
+    forwarder: object,
+    store: object,
+    management: object,
+    *more: object,
+    program: Sequence[object] = ("-m", "slee_mock"),
 ) -> list[str]:
     """The command that starts a server."""
     python = PYTHON[:1] if "://" in str(store) else PYTHON  # a Redis needs its client library
     options = ("--name", name, "--listen", listen, "--forwarder", forwarder, "--store", store)
-    words = [*python, "-m", "slee_mock", *options, "--management", management, *more]
+    words = [*python, *program, *options, "--management", management, *more]
     return list(map(str, words))
 
 
-class Talking(Protocol):
+class Process:
+    """A program in a process group of its own, all of whose output goes to the file `output`.
+    `input`: it can be told lines; `environ`: what else stands in its environment."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        output: Path,
+        folder: Path = ROOT,
+        input: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.output = name, output
+        with output.open("ab") as opened:
+            self._process = subprocess.Popen(
+                argv,
+                cwd=folder,
+                stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+                stdout=opened,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environ or {})},
+            )
+
     @property
-    def said(self) -> str: ...
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
-def wait_until_ready(program: Talking) -> None:
-    """Of a program whose output goes to a file."""
-    wait_until(lambda: "ready: " in program.said, START_SECONDS, lambda: program.said)
+    @property
+    def status(self) -> int | None:
+        """Its exit status; None: it runs."""
+        return self._process.poll()
+
+    def wait_until_ready(self) -> None:
+        """Of one of our programs."""
+
+        def is_decided() -> bool:
+            return self.status is not None or "ready: " in self.said
+
+        wait_until(is_decided, START_SECONDS, lambda: self.said)
+        assert "ready: " in self.said, f"{self.name} ended: {self.said}"
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+    def wait(self, timeout: float = START_SECONDS) -> int:
+        """Its exit status, once it has ended."""
+        return self._process.wait(timeout)
+
+    def signal(self, number: int) -> None:
+        """To all of its processes at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9 of all its processes at once."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that takes too long. One that has ended is left alone: its number
+        may be another's by now."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        if self.status is None:
+            self.signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.wait(TERM_SECONDS)
+            self.kill()  # its children too, if it left any
 
 
 class RunningProgram:
@@ -120,7 +193,7 @@ class RunningProgram:
             if line.startswith("ready: "):
                 return
         self.stop()
-        pytest.fail(f"never ready: {argv} {self.said} {log.read_text()}")
+        raise AssertionError(f"never ready: {argv} {self.said} {log.read_text()}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the signal, wait for the end, and return the exit status. One that has ended already

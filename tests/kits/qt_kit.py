@@ -4,11 +4,14 @@ it say."""
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from PySide6.QtWidgets import QWidget
 
 from softphone.gui.event_bridge import Bridge
+from softphone.gui.theme import Palette, theme
 from softphone.ua import user_messages
 from softphone.ua.events import (
     CallChanged,
@@ -157,3 +160,11 @@ def find(window: QWidget, name: str, kind: type = QWidget):
     widget = window.findChild(kind, name)
     assert widget is not None, f"no widget is called {name}"
     return widget
+
+
+@contextmanager
+def colours(palette: Palette) -> Iterator[None]:
+    """Light or dark. Each change styles every widget anew, which takes as long as a whole test."""
+    theme().use(palette)
+    yield
+    theme().use(None)

@@ -13,7 +13,7 @@ from slee_mock.container.deployment import Context
 from slee_mock.container.events import Address, Outcome
 from slee_mock.node import Node
 from slee_mock.receive_queue import Datagram
-from slee_mock.services.bill_record import Bill, BillTotal, total_at
+from slee_mock.services.bill_record import Bill, BillTotal, ServedBy, total_at
 from slee_mock.services.bindings_record import Bindings
 from slee_mock.store.interface import (
     ConditionalWrite,
@@ -26,6 +26,7 @@ from slee_mock.store.interface import (
 from slee_mock.store.records import Member, R
 
 KEY = b"the cluster's key"
+WALL = 1_800_000_000.0  # a time of day
 FORWARDER = ("127.0.0.1", 5060)
 ADDRESSES = {"server1": "127.0.0.1:5070", "server2": "127.0.0.1:5080"}
 
@@ -111,7 +112,7 @@ class Cluster:
         self, users: dict[str, str] | None = None, store: Any = None, **context: Any
     ) -> None:
         self.store = store or DictStore()
-        self.now = 1_800_000_000.0
+        self.now = WALL
         self.outcome: Any = None
         self.fired: list[Outcome] = []  # by the last tick
         self.failures: list[Any] = []  # services' exceptions, and sentences for the operator
@@ -215,6 +216,24 @@ def cluster_with_bob(expires: str = "300", **context: Any) -> Cluster:
     made.sign("server1", "server2")
     made.one(register(expires=expires))
     return made
+
+
+def make_bill(call_id: str = "c1", offered: float = WALL, **facts: Any) -> Bill:
+    """The bill of a call that Alice ended after 12 s of talk, of which server2 carried the last
+    seven; but for these facts."""
+    usual: dict[str, Any] = {
+        "caller": "alice",
+        "caller_uri": "sip:alice@x",
+        "callee": "bob",
+        "callee_uri": "sip:bob@x",
+        "tariff": "0.10+0.05/10s",
+        "currency": "EUR",
+        "answered": offered + 1,
+        "ended": offered + 13,
+        "why": "alice hung up",
+        "carriers": (ServedBy("server1", offered), ServedBy("server2", offered + 6)),
+    }
+    return Bill(call_id, offered=offered, **{**usual, **facts})
 
 
 def phone_request(

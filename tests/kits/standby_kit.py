@@ -4,7 +4,6 @@ and starts again."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -15,33 +14,18 @@ import urllib.request
 from contextlib import suppress
 
 from parties_kit import Scene
-from process_kit import FORWARDER, wait_until, wait_until_ready
+from process_kit import FORWARDER, Process, wait_until
 
 PAGES = re.compile(r"^status page at (http://\S+)/$", re.MULTILINE)
 SLOWLY = 5.0  # seconds after which a process that was asked to end is ended
 
 
-class Twin:
-    """One `forwarder.py FILE`. `environment`: what else stands in its environment."""
+class Twin(Process):
+    """One `forwarder.py FILE`."""
 
-    def __init__(self, file, name, environment=None):
-        self.name, self.log = name, file.with_name(f"{name}.{time.monotonic_ns()}.log")
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*FORWARDER, str(file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-            )
-
-    @property
-    def said(self):
-        return self.log.read_text()
-
-    def ready(self):
-        wait_until_ready(self)
-        return self
+    def __init__(self, file, name, environ=None):
+        log = file.with_name(f"{name}.log")
+        super().__init__(name, [*FORWARDER, str(file)], log, environ=environ)
 
     @property
     def page(self):
@@ -55,14 +39,10 @@ class Twin:
     def role(self):
         return self.read("/status")["role"]
 
-    def send(self, number):
-        self.process.send_signal(number)
-
     def end(self, number=signal.SIGKILL):
         """Returns the exit status."""
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
-        return self.process.wait(SLOWLY)
+        self.signal(number)
+        return self.wait(SLOWLY)
 
 
 class Twins(Scene):
@@ -78,18 +58,11 @@ class Twins(Scene):
             twin.end()
         super().__exit__(*what)
 
-    def write(self, *lines, servers=True):
-        """The file of both. `servers`: it names them."""
-        self.file = self.folder / "servers.properties"
-        servers = [
-            f"{name}=127.0.0.1:{self.ports[name]}" for name in ("server1", "server2") if servers
-        ]
-        own = [f"forwarder.listen={self.address}", f"admin.listen=127.0.0.1:{self.ports['admin']}"]
-        self.file.write_text("\n".join([*servers, *own, *lines]))
-
-    def twin(self, environment=None):
-        self.twins.append(Twin(self.file, f"twin{len(self.twins)}", environment))
-        return self.twins[-1].ready()
+    def twin(self, environ=None):
+        name = f"twin{len(self.twins)}"
+        self.twins.append(Twin(self.folder / "servers.properties", name, environ))
+        self.twins[-1].wait_until_ready()
+        return self.twins[-1]
 
     def pair(self):
         """Both started; the first is active and both know that the servers live."""
@@ -147,10 +120,10 @@ class Supervisor:
 
     def _restart(self):
         self.aborted.append(time.monotonic())
-        self.twin.send(signal.SIGABRT)
-        self.twin.send(signal.SIGCONT)
+        self.twin.signal(signal.SIGABRT)
+        self.twin.signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
-            self.twin.process.wait(SLOWLY)
+            self.twin.wait(SLOWLY)
         self.twin.end()
         self._sock.settimeout(10.0)  # until it is ready
         self.twin = self._start()

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from outage_sweep_kit import Plan, plans, strike_both
+from process_kit import FORWARDER, Process, server_argv
 from sweep_kit import (
     KILLED,
     PASSWORDS,
@@ -45,7 +44,7 @@ from slee_mock.store.sqlite_store import SqliteStore
 from softphone.phone import Phone
 from softphone.ua.account import Account
 
-ROOT = Path(__file__).resolve().parents[2]
+FAULTY_SERVER = Path(__file__).with_name("faulty_server.py")
 PATIENCE = 20.0  # seconds until something counts as lost
 QUIET = 0.2  # seconds, four heartbeats
 ABREAST = 4  # cells at the same time: they wait more than they work
@@ -78,7 +77,6 @@ class ProcessStage:
             f"127.{random.randrange(16, 250)}.{random.randrange(256)}.{random.randrange(1, 255)}"
         )
         self._stack = ExitStack()
-        self._given: list[str] = []
         self._told: list[list[Any]] = []
         self.handsets: dict[str, Handset] = {}
 
@@ -88,9 +86,8 @@ class ProcessStage:
             self._folder, self._store = folder, folder / "cluster.db"
             servers = [self._server(stack, folder, number, self._fault) for number in (1, 2)]
             self._first, self._second = servers
-            for server in servers:
-                _await_ready(server)
-            _await_ready(self._forwarder(stack, folder))
+            for program in (*servers, self._forwarder(stack, folder)):
+                program.wait_until_ready()
             for user in ("alice", "bob", *self._flow.others):
                 self.handsets[user] = self._phone(stack, user)
             self._stack = stack.pop_all()
@@ -101,38 +98,38 @@ class ProcessStage:
 
     def _server(
         self, stack: ExitStack, folder: Path, number: int, fault: Fault | None = None
-    ) -> subprocess.Popen[str]:
+    ) -> Process:
         fault = fault if number == 1 else None
         point = "received" if fault and fault.point == RECEIVED else "saved"
-        arguments = [
-            str(fault.number if fault else 0),
-            point,
-            "--name",
-            f"server{number}",
-            "--management",
-            "",
-        ]
-        arguments += [
-            "--listen",
-            format_address((self._host, 5060 + 10 * number)),
-            "--store",
-            str(self._store),
-        ]
-        arguments += ["--forwarder", format_address((self._host, 5060))]
+        users: list[str] = []
         if self._flow.users:
             (folder / "users").write_text(
                 "".join(f"{user}:{word}\n" for user, word in PASSWORDS.items())
             )
-            arguments += ["--users", str(folder / "users")]
-        return _started(stack, [str(ROOT / "tests" / "kits" / "faulty_server.py"), *arguments])
+            users = ["--users", str(folder / "users")]
+        argv = server_argv(
+            f"server{number}",
+            format_address((self._host, 5060 + 10 * number)),
+            format_address((self._host, 5060)),
+            self._store,
+            "",
+            *users,
+            program=(FAULTY_SERVER, fault.number if fault else 0, point),
+        )
+        return self._started(stack, f"server{number}", argv)
 
-    def _forwarder(self, stack: ExitStack, folder: Path) -> subprocess.Popen[str]:
+    def _forwarder(self, stack: ExitStack, folder: Path) -> Process:
         lines = [f"server{number}={self._host}:{5060 + 10 * number}" for number in (1, 2)]
         # A killed server's port refuses; where many cells share a computer, the others may well
         # answer late.
         lines += [f"forwarder.listen={self._host}:5060", "admin.listen=", "heartbeat.fall=40"]
         (folder / "servers.properties").write_text("\n".join(lines))
-        return _started(stack, [str(ROOT / "forwarder.py"), str(folder / "servers.properties")])
+        return self._started(stack, "forwarder", [*FORWARDER, str(folder / "servers.properties")])
+
+    def _started(self, stack: ExitStack, name: str, argv: Sequence[str]) -> Process:
+        process = Process(name, argv, self._folder / f"{name}.log")
+        stack.callback(process.stop)
+        return process
 
     def _phone(self, stack: ExitStack, user: str) -> Handset:
         events: list[Any] = []
@@ -194,17 +191,13 @@ class ProcessStage:
             store.close()
 
     def handled(self) -> list[str]:
-        self._first.terminate()
-        if not self._given:
-            lines = self._first.communicate()[0].splitlines()
-            self._given = [
-                line.removeprefix("given ") for line in lines if line.startswith("given ")
-            ]
-        return self._given
+        self._first.stop()
+        lines = self._first.said.splitlines()
+        return [line.removeprefix("given ") for line in lines if line.startswith("given ")]
 
     def demand(self, fault: Fault, bill_error: float) -> None:
         given = self.handled()
-        died = self._first.returncode == -signal.SIGKILL and len(given) == fault.number
+        died = self._first.status == -signal.SIGKILL and len(given) == fault.number
         if not died:
             raise AssertionError(
                 f"the server was given {len(given)} messages and did not die of the last"
@@ -220,41 +213,14 @@ class ProcessOutage(ProcessStage):
         self._struck_at: float | None = None
 
     def struck_at(self) -> float | None:
-        if self._struck_at is None and self._first.poll() is not None:
+        if self._struck_at is None and self._first.status is not None:
             self._second.kill()
-            self._second.wait()
             self._struck_at = self.now
         return self._struck_at
 
     def revive(self, both: bool) -> None:
         for number in (1, 2) if both else (2,):
             self._server(self._stack, self._folder, number)
-
-
-def _started(stack: ExitStack, arguments: Sequence[str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-S", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    stack.callback(_ended, process)
-    return process
-
-
-def _await_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    if not any(line.startswith("ready: ") for line in process.stdout):
-        raise RuntimeError(f"a program does not start: {process.args}")
-
-
-def _ended(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.communicate(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
 
 
 def sweep_process_outages(**which: Any) -> Iterator[Cell]:

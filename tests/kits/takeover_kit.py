@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import time
 
-from hosts_kit import HOSTS, SHARED, has_address
+from hosts_kit import HOSTS, SHARED, entered, has_address
+from phone_kit import Owner
 
 from slee_mock.services.bill_record import Bill
 from slee_mock.store.interface import Transaction
 from slee_mock.store.sqlite_store import SqliteStore
-from softphone.phone import Phone
-from softphone.ua.account import Account
-from softphone.ua.events import (
-    CallChanged,
-    CallState,
-    ProbeAnswered,
-    RegistrationChanged,
-    RegistrationState,
-)
+from softphone.ua.events import CallState, ProbeAnswered
 
 FIRST, SECOND = "forwarder1", "forwarder2"
 HASTE = 0.4  # seconds that an outage may take
@@ -25,29 +18,16 @@ SLACK = 0.15  # seconds for a computer with other things to do
 BOTH_CLOCKS = 0.02  # seconds between two readings of what a bill is made from
 
 
-class Handset(Phone):
-    """A phone and what it told."""
-
-    def __init__(self, user):
-        self.events = []
-        super().__init__(
-            Account(user, "failover.test"), SHARED, (HOSTS["phones"], 0), self.events.append
-        )
-
-    def _last(self, kind):
-        return next((event for event in reversed(self.events) if isinstance(event, kind)), None)
-
-    def registered(self):
-        last = self._last(RegistrationChanged)
-        return last and last.state is RegistrationState.REGISTERED
-
-    def state(self):
-        last = self._last(CallChanged)
-        return last and last.call.state
-
-    def probed(self):
-        """The statuses of the answers to what was asked within the call."""
-        return [event.status for event in self.events if isinstance(event, ProbeAnswered)]
+def phones_started(stack):
+    """Alice's and Bob's, on the phones' host; the stack ends them."""
+    with entered("phones"):
+        phones = [
+            Owner(user, SHARED, register=True, listen=(HOSTS["phones"], 0))
+            for user in ("alice", "bob")
+        ]
+    for phone in phones:
+        stack.callback(phone.stop)
+    return phones
 
 
 class Story:
@@ -63,15 +43,15 @@ class Story:
         )
 
     def begins(self):
-        self._eventually(lambda: self._alice.registered() and self._bob.registered())
+        self._eventually(lambda: self._alice.registered and self._bob.registered)
         self.calls()
         self.serves()
 
     def calls(self):
-        self._alice.call("bob")
-        self._eventually(lambda: self._bob.state() is CallState.INCOMING)
+        self._alice.phone.call("bob")
+        self._eventually(lambda: self._bob.state is CallState.INCOMING)
         self._picked_up = time.monotonic()
-        self._bob.answer()
+        self._bob.phone.answer()
         self._all_are(CallState.TALKING)
         self._heard = time.monotonic()
 
@@ -94,14 +74,14 @@ class Story:
         """The call is still one for both sides, its BYE is answered, and it is billed from the
         answer to its end."""
         for phone in (self._alice, self._bob):
-            phone.probe()
-            self._eventually(phone.probed)
-            assert phone.probed() == [200]
+            phone.phone.probe()
+            probed = self._eventually(lambda phone=phone: phone.told(ProbeAnswered))
+            assert [probe.status for probe in probed] == [200]
         self.hangs_up()
 
     def hangs_up(self):
         hung_up = time.monotonic()
-        self._alice.hang_up()
+        self._alice.phone.hang_up()
         self._all_are(CallState.ENDED)
         over = time.monotonic()
         store = SqliteStore(str(self.pair.store))
@@ -113,4 +93,4 @@ class Story:
         assert talked[0] <= bill.ended - bill.answered <= talked[1], bill
 
     def _all_are(self, state):
-        self._eventually(lambda: self._alice.state() is state and self._bob.state() is state)
+        self._eventually(lambda: self._alice.state is state and self._bob.state is state)

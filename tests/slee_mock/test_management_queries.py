@@ -11,7 +11,7 @@ from dataclasses import replace
 import prometheus_kit
 import pytest
 from forwarder_kit import make_table
-from slee_kit import Cluster, DictStore, phone_request
+from slee_kit import WALL, Cluster, DictStore, make_bill, phone_request
 
 from failover.config.settings import CALL_ID
 from failover.upstream.server_table import AdminState
@@ -19,33 +19,17 @@ from slee_mock.management import csv_export, snapshot
 from slee_mock.management.metrics import metrics
 from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import MOST_CALLS, OpenCalls, server_status, take_snapshot
-from slee_mock.services.bill_record import Bill, ServedBy
 from slee_mock.sip_adaptor import LocalResponses, OptionsResponder
 from slee_mock.store.interface import StoreDown, Transaction
 from slee_mock.store.records import Member
 
-WALL = 1_800_000_000.0
 HEALTH = server_status(
     Member("server1", "127.0.0.1:5070"), uptime=1.0, forwarder="127.0.0.1:5060", counts={}
 )
 
 
-def bill(number, ended=True, **more):
-    facts = {
-        "call_id": f"c{number}",
-        "caller": "alice",
-        "caller_uri": "sip:alice@x",
-        "callee": "bob",
-        "callee_uri": "sip:bob@x",
-        "tariff": "0.10+0.05/10s",
-        "currency": "EUR",
-        "offered": WALL + number,
-        "answered": WALL + number + 1,
-        "ended": WALL + number + 13 if ended else None,
-        "why": "alice hung up",
-        "carriers": (ServedBy("server1", WALL + number), ServedBy("server2", WALL + number + 6)),
-    }
-    return Bill(**{**facts, **more})
+def bill(number, **more):
+    return make_bill(f"c{number}", WALL + number, **more)
 
 
 def stored(*records):
@@ -124,7 +108,7 @@ def test_of_two_that_were_told_so_the_last_is_hot_and_the_dead_are_nothing():
 
 
 def test_a_call_that_runs_for_long_stays_on_the_page_though_many_have_begun_since():
-    store = stored(bill(0, ended=False), *(bill(n) for n in range(1, 1000)))
+    store = stored(bill(0, ended=None), *(bill(n) for n in range(1, 1000)))
     running = OpenCalls()
     for _ in range(2):
         shown = take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
@@ -144,14 +128,16 @@ def test_who_looks_again_reads_the_newest_bills_only_and_misses_none_that_began_
     store.read = 0
     take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
     assert store.read == MOST_CALLS
-    Transaction(store).commit([bill(n, ended=n != 1001) for n in range(1000, 1500)])
+    Transaction(store).commit(
+        [bill(n, **({"ended": None} if n == 1001 else {})) for n in range(1000, 1500)]
+    )
     assert take_snapshot(Transaction(store), HEALTH, WALL + 2000, running).running == Counter(
         answered=1
     )
 
 
 def test_what_is_foretold_is_what_the_server_says_once_that_second_has_come():
-    store = stored(bill(0, ended=False))
+    store = stored(bill(0, ended=None))
     for asked in (WALL + 1.0, WALL + 1.7, WALL + 10.9, WALL + 11.0, WALL + 3608.2):
         shown = take_snapshot(Transaction(store), HEALTH, asked, OpenCalls())
         for second, sums in enumerate(shown.forecast["c0"]):
@@ -171,9 +157,9 @@ def test_metrics_are_valid_and_count_calls_by_state():
     store = stored(
         Member("server1", "a", last_seen=WALL, role="hot"),
         hostile,
-        bill(0, ended=False),
-        bill(1, False, answered=None),
-        bill(2, False, answered=None, rang=WALL),
+        bill(0, ended=None),
+        bill(1, ended=None, answered=None),
+        bill(2, ended=None, answered=None, rang=WALL),
         bill(3),
     )
     counted = {("handled", "INVITE"): 3, ("dropped", "stale"): 1, ("bills", "closed"): 1}

@@ -11,7 +11,16 @@ import sqlite3
 
 import pytest
 from program_kit import address_of, status_page
-from slee_kit import Cluster, answer, in_dialog, invite, phone_request, register
+from slee_kit import (
+    WALL,
+    Cluster,
+    answer,
+    in_dialog,
+    invite,
+    make_bill,
+    phone_request,
+    register,
+)
 
 from plumbing.udp_socket import bind_udp
 from sip.message import parse
@@ -21,7 +30,7 @@ from slee_mock.management import snapshot
 from slee_mock.management.queries import Queries
 from slee_mock.management.snapshot import OpenCalls, server_status, take_snapshot
 from slee_mock.server import Server
-from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bill_record import ServedBy
 from slee_mock.services.billing import Billing
 from slee_mock.services.call_record import Call, Leg
 from slee_mock.settings import Settings
@@ -102,7 +111,6 @@ def deploy(context, argument):
     Stumbler.seen = []
     return Stumbler(context.answers)
 """
-WALL = 1_800_000_000.0
 
 
 @pytest.fixture(autouse=True)
@@ -297,24 +305,8 @@ def test_a_members_row_that_cannot_be_read_is_written_anew(cluster):
 
 
 def bill(number, **more):
-    facts = {
-        "offered": WALL + number,
-        "answered": WALL + number + 1,
-        "ended": WALL + number + 9,
-        "why": "bob hung up",
-        "carriers": (ServedBy("server1", WALL),),
-        **more,
-    }
-    return Bill(
-        f"c{number}",
-        "alice",
-        "sip:alice@x",
-        "bob",
-        "sip:bob@x",
-        facts.pop("tariff", "0.10+0.05/10s"),
-        "EUR",
-        **facts,
-    )
+    facts = {"why": "bob hung up", "carriers": (ServedBy("server1", WALL),), **more}
+    return make_bill(f"c{number}", WALL + number, ended=WALL + number + 9, **facts)
 
 
 @pytest.fixture

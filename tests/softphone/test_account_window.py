@@ -18,6 +18,7 @@ from PySide6.QtWidgets import QApplication, QDialogButtonBox, QLabel, QLineEdit,
 from qt_kit import FakePhone, find
 
 from sip.message import Request, parse, reply
+from softphone.gui import account_dialog
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.app import Softphone
 from softphone.gui.event_bridge import Bridge
@@ -148,7 +149,10 @@ def test_an_unknown_user_is_told_at_its_field(sheet, registrar, qtbot) -> None:
     assert sheet.focusWidget() is find(sheet, "user")
 
 
-def test_a_server_that_does_not_answer_is_told_at_its_field(sheet, free_port, qtbot) -> None:
+def test_a_server_that_does_not_answer_is_told_at_its_field(
+    sheet, free_port, qtbot, monkeypatch
+) -> None:
+    monkeypatch.setattr(account_dialog, "PATIENCE_SECONDS", 0.5)
     fill(qtbot, sheet, user="alice@example.org", server=f"127.0.0.1:{free_port()}")
     assert "No server answers at 127.0.0.1:" in tried(qtbot, sheet)
     assert sheet.focusWidget() is find(sheet, "server")

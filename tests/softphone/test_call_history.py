@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from softphone import call_history
 from softphone.call_history import MAX_CALLS, CallHistory, Outcome, PastCall, past_call
 from softphone.ua.events import CallState, CallView, Direction
 
@@ -53,15 +54,22 @@ def test_what_a_call_came_to(direction, status, answered_at, outcome):
     assert entry.started == (987.0 if answered_at else 999.0)
 
 
-def test_the_newest_stands_first_and_a_hundred_are_kept(tmp_path):
-    history = CallHistory(tmp_path / "calls.jsonl")
-    for number in range(2 * MAX_CALLS + 20):
+def test_a_hundred_are_kept():
+    history = CallHistory()
+    for number in range(MAX_CALLS + 20):
         history.add(replace(CALL_TRANSITIONS, name=str(number)))
-    names = [call.name for call in history]
-    assert names == [str(number) for number in range(2 * MAX_CALLS + 19, MAX_CALLS + 19, -1)]
+    assert MAX_CALLS == 100 and len(history) == 100
+
+
+def test_the_newest_stands_first_in_memory_and_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(call_history, "MAX_CALLS", 10)
+    history = CallHistory(tmp_path / "calls.jsonl")
+    for number in range(25):
+        history.add(replace(CALL_TRANSITIONS, name=str(number)))
+    assert [call.name for call in history] == [str(number) for number in range(24, 14, -1)]
     again = CallHistory(tmp_path / "calls.jsonl")
     assert list(again) == list(history)
-    assert len((tmp_path / "calls.jsonl").read_text().splitlines()) <= 2 * MAX_CALLS
+    assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 10
 
 
 def test_a_call_that_has_ended_survives_kill_9(tmp_path):

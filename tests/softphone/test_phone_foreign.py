@@ -6,15 +6,15 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from phone_kit import LOCAL, QUICKLY
+from phone_kit import LOCAL
 
 from sip.message import Message, Request, Response, parse, reply
 from softphone import phone as phone_module
 from softphone.media import levels
 from softphone.media.levels import SilenceMeter
 from softphone.options import parse_phones, parser
-from softphone.phone import Account, Phone
-from softphone.ua.events import CallChanged, CallState
+from softphone.phone import Phone
+from softphone.ua.events import CallState
 
 
 class Peer:
@@ -82,24 +82,14 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
-def alice() -> Iterator[tuple[Phone, list[object]]]:
-    events: list[object] = []
-    phone = Phone(
-        Account("alice", "failover.test", "", "Alice"), None, LOCAL, events.append, register=False
-    )
-    phone.start()
-    yield phone, events
-    phone.stop(QUICKLY)
-
-
-def calls(events: list[object]):
-    return [event.call for event in events if isinstance(event, CallChanged)]
+def alice(owners):
+    return owners("alice")
 
 
 def test_a_gateway_that_wants_our_offer_while_it_rings_gets_the_port_at_which_we_then_listen(
     peer, alice, eventually
 ):
-    phone, events = alice
+    phone = alice.phone
     invite = peer.request("INVITE", phone, 1, "<sip:alice@failover.test>", ("Require", "100rel"))
     peer.says(invite, phone.address)
     ringing = peer.hears("180 INVITE")
@@ -117,7 +107,7 @@ def test_a_gateway_that_wants_our_offer_while_it_rings_gets_the_port_at_which_we
     ok = peer.hears("200 INVITE")
     assert isinstance(ok, Response) and ok.body == b""
     peer.says(peer.request("ACK", phone, 1, to), phone.address)
-    eventually(lambda: calls(events)[-1].state is CallState.TALKING)
+    eventually(lambda: alice.state is CallState.TALKING)
     packet = bytes([0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7]) + b"\xff" * 160
     peer.socket.sendto(packet, ("127.0.0.1", port))
     eventually(lambda: phone.media_stats().packets_received == 1)
@@ -126,7 +116,7 @@ def test_a_gateway_that_wants_our_offer_while_it_rings_gets_the_port_at_which_we
 def test_a_call_without_sound_says_so_in_the_window(peer, alice, eventually, monkeypatch):
     monkeypatch.setattr(phone_module, "LOOK_AGAIN", 0.05)
     monkeypatch.setattr(levels, "SILENCE_STEP", 1)
-    phone, events = alice
+    phone = alice.phone
     phone.call(f"sip:bob@127.0.0.1:{peer.address[1]}")
     invite = peer.hears("INVITE")
     fields = [
@@ -135,13 +125,11 @@ def test_a_call_without_sound_says_so_in_the_window(peer, alice, eventually, mon
     ]
     peer.says(reply(invite, 200, to_tag="b", fields=fields, body=peer.sdp), phone.address)
     peer.hears("ACK")
-    eventually(
-        lambda: calls(events)[-1].sentence == "Talking with bob; nothing has been heard for 1 s"
-    )
+    eventually(lambda: alice.sentence == "Talking with bob; nothing has been heard for 1 s")
     packet = bytes([0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7]) + b"\xff" * 160
     port = int(invite.body.split(b"m=audio ")[1].split()[0])
     peer.socket.sendto(packet, ("127.0.0.1", port))
-    eventually(lambda: calls(events)[-1].sentence == "Talking with bob")
+    eventually(lambda: alice.sentence == "Talking with bob")
 
 
 def test_a_silence_is_told_in_steps_and_none_is_where_no_sound_is_due():
@@ -152,31 +140,21 @@ def test_a_silence_is_told_in_steps_and_none_is_where_no_sound_is_due():
     assert [watch.look(11, True, at) for at in (34.0, 35.5)] == [0, 5]
 
 
-def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, eventually):
+def test_a_stranger_does_not_ring_a_phone_that_has_a_server(peer, owners, eventually):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as proxy:
         proxy.bind(LOCAL)
-        events: list[object] = []
-        phone = Phone(
-            Account("alice", "failover.test"),
-            proxy.getsockname(),
-            LOCAL,
-            events.append,
-            register=False,
+        alice = owners("alice", proxy=proxy.getsockname())
+        phone = alice.phone
+        invite = peer.request("INVITE", phone, 1, "<sip:alice@failover.test>", body=peer.sdp)
+        peer.says(invite, phone.address)
+        peer.hears("403 INVITE")
+        assert alice.states == []
+        assert phone.snapshot().dropped == {"a call that did not come from the server": 1}
+        proxy.sendto(
+            invite.to_bytes().replace(b"z9hG4bK1", b"z9hG4bKp").replace(b"gw\r\n", b"gw2\r\n"),
+            phone.address,
         )
-        phone.start()
-        try:
-            invite = peer.request("INVITE", phone, 1, "<sip:alice@failover.test>", body=peer.sdp)
-            peer.says(invite, phone.address)
-            peer.hears("403 INVITE")
-            assert calls(events) == []
-            assert phone.snapshot().dropped == {"a call that did not come from the server": 1}
-            proxy.sendto(
-                invite.to_bytes().replace(b"z9hG4bK1", b"z9hG4bKp").replace(b"gw\r\n", b"gw2\r\n"),
-                phone.address,
-            )
-            eventually(lambda: calls(events) and calls(events)[-1].state is CallState.INCOMING)
-        finally:
-            phone.stop(QUICKLY)
+        eventually(lambda: alice.state is CallState.INCOMING)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from PySide6.QtCore import QEvent, QPointF, Qt
 from PySide6.QtGui import QAccessible, QMouseEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPushButton, QWidget
-from qt_kit import FakePhone, FakeStats, find
+from qt_kit import FakePhone, FakeStats, colours, find
 
 from softphone.gui import formatting
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.level_meter import FRAMES_PER_SECOND, loudness
 from softphone.gui.phone_panel import PRIMARY, REGISTRATION_MARKS, PhonePanel
-from softphone.gui.theme import DARK, LIGHT, theme
+from softphone.gui.theme import DARK, LIGHT
 from softphone.ua.events import CallState, DigitPassed, RegistrationState
 
 LONG_NAME = "Alexandrina Wilhelmine von und zu Hohenlohe-Schillingsfürst I"
@@ -52,8 +52,7 @@ def screen(qtbot):
     panel.resize(NARROW, 560)
     with qtbot.waitExposed(panel):
         panel.show()
-    yield Screen(panel, phone)
-    theme().use(None)
+    return Screen(panel, phone)
 
 
 def click(qtbot, widget: QWidget) -> None:
@@ -483,10 +482,9 @@ def test_a_right_to_left_name_does_not_turn_the_sentence_around(screen: Screen) 
 
 
 def test_the_panel_turns_dark_while_it_is_open(screen: Screen, qtbot) -> None:
-    theme().use(LIGHT)
-    qtbot.waitUntil(lambda: ground(screen.panel) == LIGHT.window.name())
-    theme().use(DARK)
-    qtbot.waitUntil(lambda: ground(screen.panel) == DARK.window.name())
+    for palette in (LIGHT, DARK):
+        with colours(palette):
+            qtbot.waitUntil(lambda palette=palette: ground(screen.panel) == palette.window.name())
 
 
 def ground(panel: PhonePanel) -> str:

@@ -10,12 +10,12 @@ import pytest
 from PySide6.QtCore import QSize, QSizeF, Qt
 from PySide6.QtWidgets import QComboBox, QLineEdit, QTabBar, QToolButton
 from pytestqt.qtbot import QtBot
-from qt_kit import FakePhone
+from qt_kit import FakePhone, colours
 from stage_kit import text_of
 
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
-from softphone.gui.theme import DARK, LIGHT, theme
+from softphone.gui.theme import DARK, LIGHT, Palette
 from softphone.gui.widgets import FlatButton
 from stage.gui import wording
 from stage.gui.geometry import ONE, TWO, lay_out
@@ -82,7 +82,7 @@ def pair(qtbot: QtBot, clock: Clock) -> Iterator[TopologyView]:
 
 
 @pytest.fixture(params=[(), PAIR], ids=["one forwarder", "two forwarders"])
-def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
+def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Window:
     bridges = [Bridge(), Bridge()]
     panels = [
         PhonePanel(name, FakePhone(bridge), bridge)
@@ -93,8 +93,7 @@ def window(qtbot: QtBot, request: pytest.FixtureRequest) -> Iterator[Window]:
     made = Window(panels[0], panels[1], figure, ("Alice", "forwarder", *SERVERS, "Bob"), steps)
     qtbot.addWidget(made)
     made.show()
-    yield made
-    theme().use(None)
+    return made
 
 
 # -- messages on their way
@@ -221,14 +220,13 @@ def test_kill_and_restart_are_buttons_on_the_server_and_say_which(
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
 def test_every_state_of_a_server_looks_different(
-    figure: TopologyView, look: str, palette: object
+    figure: TopologyView, look: str, palette: Palette
 ) -> None:
-    theme().use(palette)  # type: ignore[arg-type]
     pictures = []
-    for state in ("hot", look):
-        figure.show_server("server1", ServerAppearance(state, state, ":5070", YES, YES))
-        pictures.append(figure.grab().toImage())
-    theme().use(None)
+    with colours(palette):
+        for state in ("hot", look):
+            figure.show_server("server1", ServerAppearance(state, state, ":5070", YES, YES))
+            pictures.append(figure.grab().toImage())
     assert (pictures[0] == pictures[1]) is (look == "hot")
 
 
@@ -680,12 +678,12 @@ def test_after_a_kill_the_keyboard_stays_with_that_server(figure: TopologyView) 
 
 
 def test_light_and_dark_switch_live(window: Window, qtbot: QtBot) -> None:
-    theme().use(LIGHT)
-    qtbot.wait(1)
-    light = window.grab().toImage().pixelColor(4, 4)
-    theme().use(DARK)
-    qtbot.wait(1)
-    dark = window.grab().toImage().pixelColor(4, 4)
+    with colours(LIGHT):
+        qtbot.wait(1)
+        light = window.grab().toImage().pixelColor(4, 4)
+    with colours(DARK):
+        qtbot.wait(1)
+        dark = window.grab().toImage().pixelColor(4, 4)
     assert light.lightness() > 200 and dark.lightness() < 60
 
 

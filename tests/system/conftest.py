@@ -5,26 +5,21 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hosts_kit import Meter, Pair, entered, unfit
-from takeover_kit import SLACK, Handset, Story
+from hosts_kit import Meter, Pair, unfit
+from takeover_kit import SLACK, Story, phones_started
 
 
 @pytest.fixture
 def story(eventually):
     """story(unicast=False): everything runs, they talk, requests are being counted."""
-    reason = unfit()
+    reason = unfit(nft="nftables", keepalived="keepalived")
     if reason:
         pytest.skip(reason)
     with contextlib.ExitStack() as stack:
 
         def begin(**options):
             pair = stack.enter_context(Pair(**options))
-            with entered("phones"):
-                phones = [Handset(user) for user in ("alice", "bob")]
-                for phone in phones:
-                    phone.start()
-                    stack.callback(phone.stop)
-            told = Story(eventually, pair, stack.enter_context(Meter()), *phones)
+            told = Story(eventually, pair, stack.enter_context(Meter()), *phones_started(stack))
             told.begins()
             return told
 

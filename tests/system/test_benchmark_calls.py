@@ -12,9 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from slee_kit import make_bill
 
 from benchmarks.calls import PORTS, Talk, cost, parse, read_talks, wrong
-from slee_mock.services.bill_record import Bill, ServedBy
+from slee_mock.services.bill_record import ServedBy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,19 +24,7 @@ SERVER1 = (ServedBy("server1", 99.0),)
 
 
 def bill(answered=100.0, ended=103.0, carriers=SERVER1):
-    return Bill(
-        call_id="c",
-        caller="a",
-        caller_uri="sip:a@b",
-        callee="b",
-        callee_uri="sip:b@b",
-        tariff="0.10+0.05/10s",
-        currency="EUR",
-        offered=99.0,
-        answered=answered,
-        ended=ended,
-        carriers=carriers,
-    )
+    return make_bill("c", 99.0, answered=answered, ended=ended, carriers=carriers)
 
 
 def test_a_bill_of_the_time_that_was_talked_is_right_whoever_carried_the_call():

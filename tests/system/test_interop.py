@@ -8,7 +8,7 @@ The table of docs/phones.txt is what this run shows.
 from __future__ import annotations
 
 import pytest
-from interop_kit import MODULES, PASSWORDS, Baresip, Linphone, Ours
+from interop_kit import PASSWORDS, Baresip, Linphone, Ours, no_baresip
 from parties_kit import DOMAIN, SCENARIOS, Scene, Sipp, absent
 from process_kit import free_port, is_taken, wait_until
 
@@ -30,9 +30,8 @@ def needs(*programs):
 
 
 NETWORKS = [CHAIN, pytest.param(KAMAILIO, marks=needs("kamailio"))]
-NO_MODULES = pytest.mark.skipif(not MODULES, reason="baresip's modules are not installed")
 PHONES = [
-    pytest.param(Baresip, marks=[needs("baresip"), NO_MODULES]),
+    pytest.param(Baresip, marks=pytest.mark.skipif(bool(no_baresip()), reason=no_baresip() or "-")),
     pytest.param(Linphone, marks=needs("linphonec")),
 ]
 
@@ -78,7 +77,7 @@ def test_all_that_two_people_do_with_two_phones(kind, network, tmp_path):
         finally:
             bob.stop()
             for each in people:
-                each.phone.stop()
+                each.stop()
 
 
 def hear_each_other(alice, bob):
@@ -258,7 +257,7 @@ def test_the_same_with_a_strict_phone(network, tmp_path):
             strict_calls_that_come_to_nothing(network, alice, carol, bob)
         finally:
             for each in people:
-                each.phone.stop()
+                each.stop()
 
 
 def we_call_a_strict_phone(scene, network, alice, bob):

@@ -9,6 +9,7 @@ import socket
 import urllib.request
 
 import pytest
+from phone_kit import Owner
 from process_kit import RunningProgram, server_argv
 
 from failover.cli import look_up
@@ -16,8 +17,7 @@ from failover.config.settings import read
 from failover.forwarder import Forwarder
 from failover.net.sockets import check_family
 from plumbing.address import format_address
-from softphone.phone import Account, Phone
-from softphone.ua.events import CallChanged, CallState, RegistrationState
+from softphone.ua.events import CallState
 
 
 def has_ipv6():
@@ -58,21 +58,11 @@ class Scene:
         )
         self.forwarder = Forwarder(read(text, "test"))
         self.forwarder.start()
-        self.phones, self.seen = {}, {}
+        self.phones = []
 
     def phone(self, user):
-        self.seen[user] = []
-        account = Account(user, "failover.test", "", user.capitalize())
-        self.phones[user] = Phone(account, self.address, ("::1", 0), self.seen[user].append)
-        self.phones[user].start()
-        return self.phones[user]
-
-    def state(self, user):
-        states = [event.call.state for event in self.seen[user] if isinstance(event, CallChanged)]
-        return states[-1] if states else None
-
-    def registered(self, user):
-        return self.phones[user].snapshot().registration.state is RegistrationState.REGISTERED
+        self.phones.append(Owner(user, self.address, register=True, listen=("::1", 0)))
+        return self.phones[-1]
 
     def bills(self, name):
         with urllib.request.urlopen(
@@ -81,7 +71,7 @@ class Scene:
             return json.load(answer)["calls"]
 
     def end(self):
-        for phone in self.phones.values():
+        for phone in self.phones:
             phone.stop()
         self.forwarder.stop()
         for program in self.programs:
@@ -96,15 +86,15 @@ def test_a_call_over_ipv6_survives_its_server_and_is_billed_by_the_other(
     scene = Scene(tmp_path, free_port, listen)
     try:
         alice, bob = scene.phone("alice"), scene.phone("bob")
-        eventually(lambda: scene.registered("alice") and scene.registered("bob"), timeout=10)
-        alice.call("bob")
-        eventually(lambda: scene.state("bob") is CallState.INCOMING)
-        bob.answer()
-        eventually(lambda: scene.state("alice") is scene.state("bob") is CallState.TALKING)
+        eventually(lambda: alice.registered and bob.registered, timeout=10)
+        alice.phone.call("bob")
+        eventually(lambda: bob.state is CallState.INCOMING)
+        bob.phone.answer()
+        eventually(lambda: alice.state is bob.state is CallState.TALKING)
         scene.programs[0].stop(signal.SIGKILL)
         eventually(lambda: scene.forwarder.status()["hot"] == "server2")
-        bob.hang_up()
-        eventually(lambda: scene.state("alice") is scene.state("bob") is CallState.ENDED)
+        bob.phone.hang_up()
+        eventually(lambda: alice.state is bob.state is CallState.ENDED)
         (bill,) = eventually(lambda: [bill for bill in scene.bills("server2") if bill["final"]])
         assert bill["why"] and bill["answered"] is not None
         assert scene.forwarder.status()["counters"].get("dropped.no-target", 0) == 0

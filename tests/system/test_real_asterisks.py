@@ -64,9 +64,9 @@ def pick_up(caller: Caller, called: Caller) -> None:
 
 
 def hear_each_other(*phones: Caller) -> None:
-    before = [phone.hears for phone in phones]
+    before = [phone.heard for phone in phones]
     await_(
-        lambda: all(phone.hears > heard + 10 for phone, heard in zip(phones, before, strict=True))
+        lambda: all(phone.heard > heard + 10 for phone, heard in zip(phones, before, strict=True))
     )
 
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 from booted_hosts_kit import PROPERTIES, SECRET, BootedHost, cannot_boot
-from hosts_kit import SHARED, Meter, Network, entered, start_server, unfit
-from takeover_kit import FIRST, HASTE, SECOND, Handset, Story
+from hosts_kit import SHARED, Meter, Network, start_server, unfit
+from takeover_kit import FIRST, HASTE, SECOND, Story, phones_started
 
 pytestmark = pytest.mark.long
 UNIT = "call-failover"
@@ -24,7 +24,7 @@ RESTARTED = 5.0  # seconds that a restart may take on a busy computer
 
 @pytest.fixture
 def network():
-    reason = unfit() or cannot_boot()
+    reason = unfit(nft="nftables", keepalived="keepalived") or cannot_boot()
     if reason:
         pytest.skip(reason)
     with Network() as hosts:
@@ -116,13 +116,8 @@ def story(network, tmp_path, eventually):
             hosts[name].installs_keepalived(example)
         hosts[SECOND].write(SECRET, hosts[FIRST].read(SECRET))
         hosts[SECOND].run("systemctl", "restart", UNIT)
-        with entered("phones"):
-            phones = [Handset(user) for user in ("alice", "bob")]
-            for phone in phones:
-                phone.start()
-                stack.callback(phone.stop)
         pair = SimpleNamespace(hosts=hosts, store=tmp_path / "cluster.db")
-        told = Story(eventually, pair, stack.enter_context(Meter()), *phones)
+        told = Story(eventually, pair, stack.enter_context(Meter()), *phones_started(stack))
         told.begins()
         yield told
 

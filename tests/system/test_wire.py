@@ -1,5 +1,5 @@
-"""The document's story and its variations, told with all cores joined in memory on one fake
-clock."""
+"""The document's story and its variations, told with all cores joined in memory on one fake clock.
+A server that dies at any message of a call or a registration is in test_crash_sweep.py."""
 
 from __future__ import annotations
 
@@ -75,53 +75,6 @@ def test_a_probe_right_after_the_crash_comes_back_through_the_survivor():
     (probe,) = world.alice.probes
     assert probe.status == 200 and probe.at - probe.sent_at < 0.02
     assert world.servers["server2"].handled and world.phones_retransmissions == 0
-
-
-def test_bob_may_hang_up_after_the_crash_too():
-    world = World()
-    world.talk()
-    world.kill("server1")
-    world.run(3.0)
-    world.bob.does("hang_up")
-    world.run()
-    assert (world.alice.sentence, world.bill.final) == ("Bob hung up", True)
-
-
-def test_a_call_that_rings_while_the_server_dies_is_answered():
-    world = World()
-    world.register()
-    world.alice.calls("bob")
-    world.run()
-    assert states(world) == (RINGING, INCOMING)
-    world.kill("server1")
-    world.run(2.0)
-    world.bob.answers()
-    world.run()
-    assert states(world) == (TALKING, TALKING) and world.phones_retransmissions == 0
-    world.run(10.0)
-    world.bob.does("hang_up")
-    world.run()
-    assert states(world) == (ENDED, ENDED) and world.bill.seconds == 10
-
-
-def test_a_ringing_call_is_cancelled_after_the_crash():
-    world = World()
-    world.register()
-    world.alice.calls("bob")
-    world.run()
-    world.kill("server1")
-    world.alice.does("hang_up")
-    world.run()
-    assert (world.alice.sentence, world.bob.sentence) == ("You hung up", "Missed call from Alice")
-    assert world.phones_retransmissions == 0
-
-
-@pytest.mark.parametrize("number", range(8))
-def test_the_server_may_die_at_any_datagram_of_a_registration(number):
-    world = World({"alice": "secret", "bob": "hush"})
-    world.at_datagram(number, lambda: world.kill("server1"))
-    world.register(world.alice)
-    assert world.alice.agent.registration.state is REGISTERED and world.phones_retransmissions == 0
 
 
 def test_a_frozen_server_is_left_within_a_fifth_of_a_second_and_nobody_repeats_himself():
