@@ -173,6 +173,23 @@ def burst(
 # -- the phone -------------------------------------------------------------------------------------
 
 
+def request(method: str, own: str, caller: str, callee: str, word: str, tag: str) -> bytes:
+    """A request of a phone at `own`; `word` is its Call-ID, and the end of its branch."""
+    uri = "sip:failover.test" if method == "REGISTER" else "sip:bob@failover.test"
+    lines = (
+        f"{method} {uri} SIP/2.0",
+        f"Via: SIP/2.0/UDP {own};rport;branch=z9hG4bK{word}",
+        "Max-Forwards: 70",
+        f"From: <sip:{caller}@failover.test>;tag={tag}",
+        f"To: <sip:{callee}@failover.test>",
+        f"Call-ID: {word}",
+        f"CSeq: 1 {method}",
+        f"Contact: <sip:user@{own}>",
+        "Content-Length: 0",
+    )
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 @dataclass
 class Asked:
     """One request. Times are monotonic seconds; `answered` None: never. `answers`: when, status and
@@ -263,17 +280,8 @@ class Load:
                 self.asked[int(found[2])].answers.append(told)
 
     def _request(self, number: int) -> bytes:
-        method = METHODS[number % len(METHODS)]
-        who = f"sip:user{number % 97}@failover.test"
-        return (
-            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} "
-            "SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP {self._own};rport;branch=z9hG4bK{self._word}x{number}\r\n"
-            f"Max-Forwards: 70\r\nFrom: <{who}>;tag=t{number}\r\nTo: <{who}>\r\n"
-            f"Call-ID: {self._word}x{number}\r\nCSeq: 1 {method}\r\nContact: "
-            f"<sip:user@{self._own}>\r\n"
-            "Content-Length: 0\r\n\r\n"
-        ).encode()
+        user, method = f"user{number % 97}", METHODS[number % len(METHODS)]
+        return request(method, self._own, user, user, f"{self._word}x{number}", f"t{number}")
 
 
 # -- what it means ---------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.command import Parser, aligned, free, print_json  # as a script, from anywhere
-from benchmarks.load import METHODS, Address, Burst, Load, burst, lost, open_socket
+from benchmarks.load import METHODS, Address, Burst, Load, burst, lost, open_socket, request
 from benchmarks.many_phones import crowd
 from benchmarks.peers import ABSENT, Peer, available, scene
 
@@ -72,18 +72,7 @@ def figures(burst: Burst, cpu: float) -> Figures:
 
 def templates(own: str, word: str) -> list[bytes]:
     """A request for each method, its number left out three times."""
-    return [
-        (
-            f"{method} {'sip:failover.test' if method == 'REGISTER' else 'sip:bob@failover.test'} "
-            "SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP {own};rport;branch=z9hG4bK{word}x%d\r\n"
-            "Max-Forwards: 70\r\nFrom: <sip:alice@failover.test>;tag=t%d\r\nTo: "
-            "<sip:bob@failover.test>\r\n"
-            f"Call-ID: {word}x%d\r\nCSeq: 1 {method}\r\nContact: <sip:user@{own}>\r\n"
-            "Content-Length: 0\r\n\r\n"
-        ).encode()
-        for method in METHODS
-    ]
+    return [request(method, own, "alice", "bob", f"{word}x%d", "t%d") for method in METHODS]
 
 
 def trunk(target: Address, seconds: float) -> Burst:

@@ -33,7 +33,7 @@ from failover.admin.event_log import EventLog, Subscriber, plain
 from failover.admin.metrics import metrics
 from failover.config.settings import PHONES, ServerLine, Settings, differences
 from failover.config.shared_secret import Secret, ephemeral
-from failover.net.active_standby import ACTIVE, AddressWatcher, HaState, Takeover
+from failover.net.active_standby import ACTIVE, AddressWatcher, HaState
 from failover.net.keepalived_track_file import TrackFile
 from failover.net.own_address import OwnAddress
 from failover.net.registration_listener import RegistrationListener
@@ -113,7 +113,7 @@ class Forwarder:
             self._watcher.start(self.settings.standby)
             self._registrations.open(self._loop)
         except BaseException:
-            self._close()
+            self._finish()
             raise
         self._relay.checker.configure(self.settings.interval, self.settings.fall)
         self.every(LOOK_INTERVAL, self._check_passively)
@@ -126,7 +126,6 @@ class Forwarder:
         called twice. Raises TimeoutError, with the sockets still open, if that thread is busy."""
         self._loop.post(self._finish)
         self._loop.stop()
-        self._close()
 
     @property
     def ha_state(self) -> HaState:
@@ -206,10 +205,10 @@ class Forwarder:
         self._core.failover.become_standby()
         self._links.rebind_pings()
 
-    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        """The state is new; `takeover`: the role too, and this is not the start."""
-        self._event_log.role_changed(state, takeover)
-        if takeover and state.role is ACTIVE:
+    def role_changed(self, state: HaState, is_takeover: bool) -> None:
+        """The state is new; `is_takeover`: the role too, and this is not the start."""
+        self._event_log.role_changed(state, is_takeover)
+        if is_takeover and state.role is ACTIVE:
             self._open_all()  # the registration address may have come with ours
 
     def trouble(self, operation: str, text: str) -> None:
@@ -252,6 +251,9 @@ class Forwarder:
             partial(self._write_track_file, False),
             partial(self._relay.finish, DRAIN_SECONDS),
             self.release_address,
+            self._links.close_all,
+            self._registrations.close,
+            self._event_log.close,
         ):
             self._loop.call(step)
 
@@ -381,13 +383,3 @@ class Forwarder:
     def _metrics(self) -> str:
         now, wall = time.monotonic(), time.time()
         return metrics(self._core, self.ha_state, self._started, now, wall, self._loop.errors)
-
-    def _close(self) -> None:
-        for link in self._links.by_name.values():
-            link.close()
-        self._links.by_name.clear()
-        self._registrations.close()
-        if self._relay.phones:
-            self._relay.phones.sock.close()
-            self._relay.phones = None
-        self._event_log.close()

@@ -103,13 +103,10 @@ class Credentials:
         missing = [name for name in _CREDENTIALS if name not in params]
         if missing:
             raise RemoteProtocolError(f"credentials without {', '.join(missing)}")
-        credentials = Credentials(**params)
-        return replace(
-            credentials,
-            response=credentials.response.lower(),
-            algorithm=credentials.algorithm.upper(),
-            qop=credentials.qop.lower(),
-        )
+        params["response"] = params["response"].lower()
+        params["algorithm"] = params.get("algorithm", "MD5").upper()
+        params["qop"] = params.get("qop", "").lower()
+        return Credentials(**params)
 
     def __str__(self) -> str:
         return _format(

@@ -37,7 +37,7 @@ from stage.observation.http_readers import Pages, read_page
 from stage.processes.cluster import DOMAIN, HOST, SERVERS, Cluster, Ports, port_in_use
 from stage.processes.program import StartError
 from stage.scenes.state import ProgramState, Roles
-from stage.scenes.use_case import Row, UseCase
+from stage.scenes.use_case import UseCase
 
 PHONES = ("Alice", "Bob")
 TICK = 100  # ms between two looks at the audio
@@ -49,9 +49,8 @@ class DemoController(QObject):
     """`users` is what the servers know, `passwords` what the phones say, `more` further arguments
     of the servers. `pair`: two forwarders (observation/forwarder_roles.py). `servers`: how many
     there are; with one there is no failover. `lan`: the forwarder's address beyond loopback, for
-    other people's telephones, and then everybody has a password. `ready`: all of them are up."""
+    other people's telephones, and then everybody has a password."""
 
-    ready = Signal()
     failed = Signal(str)
     fulfilled = Signal(object)  # a Row, each once per call
     message = Signal(object)  # a MessageForwarded, the moment it is told
@@ -95,6 +94,7 @@ class DemoController(QObject):
         self._ticks.timeout.connect(self._tick)
         self._probes_left = 0
         self._own_calls: set[str] = set()  # Call-IDs of our phones
+        self._talker = ""  # the phone of ours that asks within a call, while there is one
         self._stage = "new"  # then starting, running or failed, stopped
 
     # -- construction ------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class DemoController(QObject):
     # -- start and end -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Returns at once; `ready` or `failed` tells how it went."""
+        """Returns at once; the steps, or `failed`, tell how it went."""
         self._stage = "starting"
         self._worker.start()
         self._worker.post(self._start_programs)
@@ -193,7 +193,6 @@ class DemoController(QObject):
                 self.failed.emit(f"{name}'s phone cannot start: {error}.")
                 return
         self.window.allow_phones(True)
-        self.ready.emit()
 
     # -- what a person wishes ----------------------------------------------------------------------
 
@@ -210,8 +209,12 @@ class DemoController(QObject):
         if program.alive and not program.frozen:
             program.frozen = True
             self._stopped(name, self.cluster.programs[name].send(signal.SIGSTOP), frozen=True)
-            if self.use_case.state.talking:
-                self.phones[PHONES[0]].probe()
+            self._probe()
+
+    def _probe(self) -> None:
+        """Any thread: the phone that talks asks whether its call still answers; one without a call
+        asks nothing."""
+        self.phones[self._talker or PHONES[0]].probe()
 
     def _stopped(self, name: str, at: float, frozen: bool) -> None:
         self._probes_left = PROBES
@@ -251,23 +254,24 @@ class DemoController(QObject):
     def _program_ended(self, name: str, status: int) -> None:
         """On the program's own thread, the moment its process is gone.
 
-        Alice's phone asks at once whether her call still answers: the answer is the first one
-        through the other server, which ends `takeover_ms`. Asked any earlier, the question could be
-        swallowed by the dying process's socket.
+        A phone asks at once whether its call still answers: the answer is the first one through the
+        other server, which ends `takeover_ms`. Asked any earlier, the question could be swallowed
+        by the dying process's socket.
         """
         if name in SERVERS and status < 0:
-            self.phones[PHONES[0]].probe()
+            self._probe()
         self._post(self._on_ended)(name, status)
 
     def _forwarder_told(self, name: str, kind: str, told: dict[str, Any]) -> None:
         """On the thread that reads its events.
 
-        Alice's phone asks the new holder of the address at once, within her call if she talks: the
-        first answer ends `forwarder_takeover_ms`.
+        A phone asks the new holder of the address at once, within its call if it talks: the answer
+        ends `forwarder_takeover_ms`.
         """
         if kind == "takeover":
-            self.phones[PHONES[0]].probe()
-            self.phones[PHONES[0]].register()
+            self._probe()
+            if not self._talker:
+                self.phones[PHONES[0]].register()
         self._post(self._on_event)(name, kind, told)
 
     def restart(self, name: str, zombie: bool = False) -> None:
@@ -295,7 +299,9 @@ class DemoController(QObject):
         """Take an observation into the script and show what it changes."""
         call = self.use_case.state.call_id
         fulfilled = self.use_case.observe(observed)
-        if self.use_case.state.call_id != call:
+        state = self.use_case.state
+        self._talker = next(iter(state.calls)) if state.talking else ""
+        if state.call_id != call:
             self._forget_scene()
         self._refresh()
         for row in fulfilled:
@@ -484,7 +490,7 @@ class DemoController(QObject):
                 self._probes_left -= 1
                 # before that, `_program_ended` has asked
                 if time.monotonic() > state.killed.at + TICK / 1000:
-                    self.phones[next(iter(state.calls))].probe()
+                    self._probe()
 
     def _look_at_audio(self, name: str) -> None:
         stats = self.phones[name].media_stats()
@@ -527,7 +533,3 @@ class DemoController(QObject):
                     for call in calls
                 }
         return {}
-
-    @property
-    def rows(self) -> list[Row]:
-        return self.use_case.rows

@@ -100,13 +100,14 @@ class Story:
         )
 
     def _steps(self) -> Iterable[str]:
+        rows = self._controller.use_case.rows
         yield "<h2>What was observed</h2><table>"
-        for row in self._controller.rows:
+        for row in rows:
             mark = '<td class="done">&#10003;</td>' if row.observed else '<td class="open">-</td>'
             words = f"<td>{row.number}</td><td>{html.escape(row.text)}</td>"
             yield f"<tr>{mark}{words}<td>{html.escape(row.words)}</td></tr>"
         yield "</table>"
-        for shown in self._controller.rows:  # in the order of the steps, not of the observations
+        for shown in rows:  # in the order of the steps, not of the observations
             if shown.number not in self._pictures:
                 continue
             row, picture = self._pictures[shown.number]

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from failover.admin import status
-from failover.net.active_standby import ACTIVE, HaState, Takeover
+from failover.net.active_standby import ACTIVE, HaState
 from failover.proxy.events import (
     Dropped,
     Event,
@@ -94,16 +94,16 @@ class EventLog:
                 text = status.message_text(event) if isinstance(event, Passed) else {}
                 self._publish(published, text)
 
-    def role_changed(self, state: HaState, takeover: Takeover | None) -> None:
-        """Logs that the forwarder is active or on standby. `takeover` None: since the start."""
+    def role_changed(self, state: HaState, is_takeover: bool) -> None:
+        """Logs that the forwarder is active or on standby; not `is_takeover`: since the start."""
         before = "on standby" if state.role is ACTIVE else "active"
-        after = f"; it was {before} for {takeover.waited:.3f} s" if takeover else ""
-        level = logging.WARNING if takeover else logging.INFO
+        after = f"; it was {before} for {state.waited:.3f} s" if is_takeover else ""
+        level = logging.WARNING if is_takeover else logging.INFO
         log.log(level, "%s: %s%s", state.role.value, state.why, after)
-        if takeover:
-            self._counters["takeovers"] += takeover.role is ACTIVE
+        if is_takeover:
+            self._counters["takeovers"] += state.role is ACTIVE
             offset = time.time() - time.monotonic()
-            self._publish(("takeover", status.takeover(takeover, offset)))
+            self._publish(("takeover", status.takeover(state, offset)))
 
     def trouble(self, operation: str, text: str) -> None:
         """Counts and logs that the operating system refused an operation."""

@@ -25,6 +25,7 @@ const COUNTERS = {
   'dropped.malformed': 'Dropped: not valid SIP',
   'dropped.too-many-hops': 'Dropped: too many hops (Max-Forwards was 0)',
   'dropped.no-server': 'Dropped: no server was up',
+  'dropped.answered': 'INVITEs to a phone that had answered',
   'dropped.grace': 'Dropped: no server seen while the address may move',
   'dropped.closed': 'Dropped: the server was removed or unreachable',
   'dropped.no-target': 'Dropped: addressed to a name, not to an IP address',

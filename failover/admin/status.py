@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from failover.net.active_standby import ACTIVE, STANDBY, HaState, Takeover
+from failover.net.active_standby import ACTIVE, STANDBY, HaState
 from failover.proxy.core import Core
 from failover.proxy.events import (
     Event,
@@ -138,26 +138,25 @@ def _server(server: Server, hot: bool, now: float) -> dict[str, object]:
     }
 
 
-def recorded(core: Core, takeovers: Iterable[Takeover], offset: float) -> list[dict[str, object]]:
+def recorded(core: Core, takeovers: Iterable[HaState], offset: float) -> list[dict[str, object]]:
     """The /failovers list: failovers and takeovers, the oldest first."""
     entries = [(each.at, failover(each, offset)) for each in core.failover.records]
-    entries += [(each.at, takeover(each, offset)) for each in takeovers]
+    entries += [(each.since, takeover(each, offset)) for each in takeovers]
     return [each for _, each in sorted(entries, key=lambda pair: pair[0])]
 
 
-def takeover(takeover: Takeover, offset: float) -> dict[str, object]:
-    """A takeover of the forwarders' address. Its fields are named as those of a failover."""
-    roles = [role.value for role in (STANDBY, ACTIVE)]
-    before, after = roles if takeover.role is ACTIVE else reversed(roles)
+def takeover(state: HaState, offset: float) -> dict[str, object]:
+    """The beginning of a role, as a takeover of the forwarders' address. Its fields are named as
+    those of a failover."""
     return {
         "kind": "takeover",
-        "from": before,
-        "to": after,
-        "noticed": takeover.why,
-        "at": round(takeover.at + offset, 3),
-        "monotonic": takeover.at,
-        "address": takeover.address,
-        "waited": round(takeover.waited, 3),
+        "from": (STANDBY if state.role is ACTIVE else ACTIVE).value,
+        "to": state.role.value,
+        "noticed": state.why,
+        "at": round(state.since + offset, 3),
+        "monotonic": state.since,
+        "address": state.address,
+        "waited": round(state.waited, 3),
     }
 
 

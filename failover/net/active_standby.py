@@ -25,7 +25,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from failover.net.own_address import is_here
 from failover.net.sockets import open_phones
@@ -69,25 +69,17 @@ BIND_ERRORS = {errno.EADDRINUSE: HELD, errno.EADDRNOTAVAIL: ELSEWHERE}
 MAX_TAKEOVERS = 100  # remembered for /failovers
 
 
-class Takeover(NamedTuple):
-    """A change of role at `at`, after `waited` seconds in the other role."""
-
-    at: float
-    role: Role
-    address: str  # the shared one
-    why: str
-    waited: float
-
-
 @dataclass(frozen=True)
 class HaState:
-    """This forwarder's role. `since`: monotonic; `event`: the last one that changed anything."""
+    """This forwarder's role at an address. `since`: monotonic; `event`: the last one that changed
+    anything; `waited`: seconds in the other role before."""
 
     address: str
     role: Role
     since: float
     why: str
     event: AddressEvent | None = None
+    waited: float = 0.0
 
     def after(self, event: AddressEvent, now: float) -> HaState:
         """The state after an event; the same object if it changes nothing. KeyError: the role
@@ -95,21 +87,23 @@ class HaState:
         role = TRANSITIONS[self.role][event]
         if role is self.role and (role is ACTIVE or event is self.event):
             return self
-        since = self.since if role is self.role else now
-        why = WHY_ACTIVE[self.event] if role is ACTIVE else WHY_STANDBY[event]
-        return replace(self, role=role, since=since, why=why.format(self.address), event=event)
+        reason = WHY_ACTIVE[self.event] if role is ACTIVE else WHY_STANDBY[event]
+        why = reason.format(self.address)
+        if role is self.role:
+            return replace(self, why=why, event=event)
+        return HaState(self.address, role, now, why, event, waited=now - self.since)
 
 
 class AddressWatcher:
     """Binds and watches the shared address, and tells the forwarder of it. `state` and `takeovers`
-    are for reading."""
+    (the states that began by one) are for reading."""
 
     def __init__(self, loop: Loop, listen: Address, forwarder: Forwarder) -> None:
         self._loop, self._listen, self._forwarder = loop, listen, forwarder
         self._can_move = can_move(listen)
         self._timer: Timer | None = None
         self.state = HaState(format_address(listen), STANDBY, time.monotonic(), "has just started")
-        self.takeovers: deque[Takeover] = deque(maxlen=MAX_TAKEOVERS)
+        self.takeovers: deque[HaState] = deque(maxlen=MAX_TAKEOVERS)
 
     def start(self, wait: bool) -> None:
         """Tries to bind for the first time. Raises OSError if that fails and we are not to `wait`
@@ -162,18 +156,15 @@ class AddressWatcher:
             self._timer = self._loop.at(due, self._check)
 
     def _handle(self, event: AddressEvent) -> None:
-        before, now = self.state, time.monotonic()
-        self.state = before.after(event, now)
+        before, self.state = self.state, self.state.after(event, time.monotonic())
         if self.state is before:
             return
-        takeover = None
-        if self.state.role is not before.role and before.event:
-            new = self.state
-            takeover = Takeover(now, new.role, new.address, new.why, now - before.since)
-            self.takeovers.append(takeover)
+        is_takeover = self.state.role is not before.role and before.event is not None
+        if is_takeover:
+            self.takeovers.append(self.state)
         if before.role is ACTIVE:
             self._forwarder.release_address()
-        self._forwarder.role_changed(self.state, takeover)
+        self._forwarder.role_changed(self.state, is_takeover)
 
 
 def can_move(listen: Address) -> bool:

@@ -130,10 +130,6 @@ class PingSockets:
                         self._silent_since = None
         return answers
 
-    def close(self) -> None:
-        for sock in self.socks:
-            sock.close()
-
 
 def _connected(listen_host: str, server: Address) -> list[socket.socket]:
     """A socket bound to `listen_host`, if that is this computer's and reaches the server; and one

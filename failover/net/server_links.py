@@ -62,6 +62,10 @@ class ServerLinks:
         for link in self.by_name.values():
             self.close_side(link)
 
+    def close_all(self) -> None:
+        for link in self.replace({}):
+            self._loop.call(partial(self.close, link))
+
     def close(self, link: ServerLink) -> None:
         self.close_side(link)
         if link.ping:

@@ -71,13 +71,6 @@ class ServerLink:
         # to an address that this computer no longer has.
         self.rebind = False
 
-    def close(self) -> None:
-        if self.channel:
-            self.channel.sock.close()
-        if self.ping:
-            self.ping.close()
-        self.channel = self.ping = None
-
 
 def first_free(wanted: Address, extra: int, open_at: Callable[[Address], T]) -> T:
     """Opens the first free port, the wanted one or one of `extra` above it, by `open_at`, and

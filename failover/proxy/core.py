@@ -54,6 +54,7 @@ from sip.uri import Uri
 MAX_FORWARDS = 70
 # Seconds: a phone that got 503 finds the forwarder recovered, or gets it again.
 RETRY_AFTER = "2"
+RETRY_SECONDS = 1.0
 
 
 class Forwarding(NamedTuple):
@@ -203,6 +204,8 @@ class Core:
             self.table.affinity_key(request) if self.table.policy == CALL_ID else "",
             now,
         )
+        if not server and datagram.rings:
+            server, why = self.table.draining, "no other is left"
         # in the queue although a server is up: a copy of what has a pause
         if not server or key in self.outage_queue or self._pause(datagram):
             return self._no_server(forwarding, proven=hint in self.table.by_hint)
@@ -224,6 +227,8 @@ class Core:
         beneath = octets(request.vias[:2][-1].branch)
         method, to_tag = request.method.encode(), octets(request.to_tag)
         self.failover.request_passed_on(asker, beneath, method, to_tag)
+        if method == b"INVITE" and self.pending.is_answered_lately(beneath + method, now):
+            return self._drop(datagram, now, "answered", "its phone has answered", request)
         try:
             routes = request.routes
             target = (routes[0].uri if routes else Uri.parse(request.uri)).address()
@@ -298,7 +303,10 @@ class Core:
             note = "each server that had it failed" if tried else "no server lives"
             raise Refused(note, 503, "no-server")
         proven = proven or datagram.begun or request_key(branch, "INVITE") in self.outage_queue
-        kept = KeptMessage(datagram, request.method in HANG_UPS, now + self._pause(datagram))
+        # None that is up takes it: it is not to be released before that may have changed.
+        pause = RETRY_SECONDS if self.table.usable and not self.table.hot else 0.0
+        due = now + max(pause, self._pause(datagram))
+        kept = KeptMessage(datagram, request.method in HANG_UPS, due)
         return self._keep(key, request, kept, proven, now)
 
     def _keep(
@@ -401,7 +409,7 @@ class Core:
         ends, pause = len(vias) == 1, self._pause(datagram)
         if not server or pause:
             if not ends:
-                self.pending.add_answer(key)
+                self.pending.add_answer(key, now)
             refuses = method == "INVITE" and response.status >= 300
             return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
         # it may have waited, and is owed as long as any other

@@ -308,6 +308,10 @@ class FastPath:
         if asker:
             if creates and core.orphans.watchful:
                 raise NotOrdinary
+            if method == b"INVITE":
+                asked = beneath(branch, others) + method
+                if core.pending.is_answered_lately(asked, now):
+                    raise NotOrdinary
             target = self._reachable(goal, source)
             server, to, own = asker, PHONES, self._own[target]
             here = own
@@ -339,7 +343,7 @@ class FastPath:
         if asker:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            pending = new(PendingDatagram, (to, data, side, source, now, False, False, 0))
+            pending = new(PendingDatagram, (to, data, side, source, now, False, False, 0, False))
             if method == b"ACK":
                 named = pointed.server is not None and not route.next_hop
                 ends = named or core.pending.refused_by_server(signed)
@@ -409,7 +413,9 @@ class FastPath:
         failover.counters["passed.responses"] += 1
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
-        pending = new(PendingDatagram, (server.name, data, side, source, now, False, False, 0))
+        pending = new(
+            PendingDatagram, (server.name, data, side, source, now, False, False, 0, False)
+        )
         key = beneath(branch, others), method, status, tag
         failover.response_sent(server, key, pending, not others)
         return new(Send, (server.name, start + rest, None))

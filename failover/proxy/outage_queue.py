@@ -8,8 +8,8 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
  1. Of each message the newest copy is kept, with the time at which the first one came.
  2. BYE and CANCEL are kept until a server is up, however long that takes: nobody waits for their
     answers any more, but they end a call and its bill. So is the refusal of an INVITE, whose caller
-    hears it ring until it comes (17.1.1.2). An INVITE that rings is kept for RINGING_SECONDS,
-    everything else for 64*T1, after which no sender waits for it.
+    hears it ring until it comes (17.1.1.2). An INVITE that has a provisional response is kept for
+    RINGING_SECONDS, everything else for 64*T1, after which no sender waits for it.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
     copy of it still counts as having come when the first one did.
  4. A message may be what the servers go down of. One that failed at more servers than there are
@@ -86,6 +86,8 @@ class OutageQueue:
             datagram = datagram._replace(
                 received_at=min(earlier.datagram.received_at, datagram.received_at),
                 replayed=earlier.datagram.replayed or datagram.replayed,
+                begun=earlier.datagram.begun or datagram.begun,
+                provisional=earlier.datagram.provisional or datagram.provisional,
                 failures=max(earlier.datagram.failures, datagram.failures),
             )
             message = message._replace(due=max(earlier.due, message.due))
@@ -133,7 +135,7 @@ class OutageQueue:
                 for key, (datagram, ends_call, _) in kept.items()
                 if not ends_call
                 and now - datagram.received_at
-                > (RINGING_SECONDS if datagram.rings else KEPT_SECONDS)
+                > (RINGING_SECONDS if datagram.lasting else KEPT_SECONDS)
             ]
             for key in old:
                 self._octets -= len(kept.pop(key).datagram.data)

@@ -1,15 +1,16 @@
 """The messages that servers were sent and have not handled. When a server goes down, these are what
 its successor is sent at once.
 
- 1. A request is pending until it has its final answer, at most REQUEST_SECONDS; an INVITE that a
-    server has begun rings, and its caller waits longer: RINGING_SECONDS.
+ 1. A request is pending until it has its final answer, at most REQUEST_SECONDS; an INVITE that has
+    a provisional response, whose caller waits longer, at most RINGING_SECONDS.
  2. A response or an ACK is never answered (it is "one-way" here). It is pending until the server
     has passed it on, at most ONE_WAY_SECONDS.
  3. A one-way message that ends at the server is kept too: a response to a request that began
     there, or an ACK to the server's own answer. At a B2BUA all of them end. The successor may have
     use for it, so it is moved, but nobody is owed anything for it and it does not count.
  4. A 2xx that was passed to a server, or waits for one, settles its INVITE, which is not replayed
-    any more: a phone that has answered has forgotten it and would ring anew (RFC 3261 17.2.1).
+    any more, nor passed on to a phone: one that has answered has forgotten it and would ring anew
+    (RFC 3261 17.2.1).
  5. A datagram is kept as it was received, so that a replay takes the same way through the core as
     the first time.
  6. Datagrams and octets are bounded. One that falls out costs one replay, and the phone's
@@ -53,7 +54,7 @@ class PendingDatagram(NamedTuple):
     `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
     or did not handle it; `begun`: a server has passed this request on, or answered it
     provisionally; `failures`: how many servers in a row did not handle it, or went down within
-    DEADLY_SECONDS of its coming.
+    DEADLY_SECONDS of its coming; `provisional`: its sender has had a provisional response.
     """
 
     server: str
@@ -64,11 +65,18 @@ class PendingDatagram(NamedTuple):
     replayed: bool = False
     begun: bool = False
     failures: int = 0
+    provisional: bool = False
 
     @property
     def rings(self) -> bool:
         """Is it an INVITE that a server has begun, so that a phone may ring?"""
         return self.begun and self.data.lstrip(b"\r\n").startswith(b"INVITE ")
+
+    @property
+    def lasting(self) -> bool:
+        """Does its sender wait for longer than 64*T1? A provisional response to an INVITE ends its
+        Timer B (RFC 3261 17.1.1.2)."""
+        return self.provisional and self.rings
 
     def taken(self, now: float) -> PendingDatagram:
         """The datagram, to be sent to another server because its own went down."""
@@ -107,12 +115,14 @@ class PendingMessages:
         self._counters = counters
         # All are in the order of insertion, nearly that of age.
         self._requests: dict[RequestKey, PendingDatagram] = {}
-        # INVITEs that are older than REQUEST_SECONDS, and were begun
+        # those that are older than REQUEST_SECONDS and last
         self._ringing: dict[RequestKey, PendingDatagram] = {}
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
-        self._answered: dict[RequestKey, None] = {}  # INVITEs whose 2xx has come from a phone
+        self._answered: dict[
+            RequestKey, float
+        ] = {}  # INVITEs whose 2xx has come from a phone, when
         # Requests that were sent to another server too -> the one that had them first.
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
@@ -148,7 +158,8 @@ class PendingMessages:
             replayed = earlier.replayed or datagram.replayed
             begun = earlier.begun or datagram.begun
             failures = max(earlier.failures, datagram.failures)
-            known = earlier.received_at, replayed, begun, failures
+            provisional = earlier.provisional or datagram.provisional
+            known = earlier.received_at, replayed, begun, failures, provisional
             datagram = make(PendingDatagram, (*datagram[:4], *known))
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
@@ -189,14 +200,15 @@ class PendingMessages:
     def _request(self, key: RequestKey) -> PendingDatagram | None:
         return self._requests.get(key) or self._ringing.get(key)
 
-    def mark_begun(self, key: RequestKey) -> PendingDatagram | None:
+    def mark_begun(self, key: RequestKey, provisional: bool) -> PendingDatagram | None:
         """A server has passed a request on, or answered it provisionally. Returns the request, if
         it is pending and this is the first time."""
         datagram = self._requests.get(key)
-        if not datagram or datagram.begun:
+        if not datagram or (datagram.begun and (datagram.provisional or not provisional)):
             return None
-        self._requests[key] = make(PendingDatagram, (*datagram[:6], True, datagram.failures))
-        return datagram
+        marks = True, datagram.failures, provisional or datagram.provisional
+        self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks))
+        return None if datagram.begun else datagram
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -223,17 +235,22 @@ class PendingMessages:
         refusal = self._refusals.get(branch)
         return refusal is not None and refusal.own
 
-    def add_answer(self, key: OneWayKey) -> None:
+    def add_answer(self, key: OneWayKey, now: float) -> None:
         """A phone's response was passed to a server, or waits for one."""
         branch, method, status, _ = key
         if method == b"INVITE" and b"200" <= status < b"300":
-            self._answered[branch + method] = None
+            self._answered[branch + method] = now
             if len(self._answered) > MAX_ANSWERED:
                 del self._answered[next(iter(self._answered))]
 
     def is_answered(self, key: RequestKey) -> bool:
         """Is this an INVITE whose 2xx has come from a phone?"""
         return key in self._answered
+
+    def is_answered_lately(self, key: RequestKey, now: float) -> bool:
+        """Has it come so lately that a server may not know of it? It may have got the INVITE
+        first, from one that went down, and pass it on behind the answer."""
+        return now - self._answered.get(key, float("-inf")) <= PATIENCE
 
     # -- all of a server's -------------------------------------------------------------------------
 
@@ -325,7 +342,7 @@ class PendingMessages:
         while self._requests:
             key, datagram = next(iter(self._requests.items()))
             old = now - datagram.received_at > REQUEST_SECONDS
-            if old and datagram.rings:
+            if old and datagram.lasting:
                 self._ringing[key] = self._requests.pop(key)
             elif not self._remove_old(key, old):
                 return

@@ -210,7 +210,7 @@ class Failover:
             if relayed:
                 _count_handled(server, relayed)
         else:
-            self._begun(server, branch, method)
+            self._begun(server, branch, method, provisional=False)
 
     def response_received(
         self, server: Server, branch: bytes, method: bytes, status: bytes, to_tag: bytes, now: float
@@ -226,7 +226,7 @@ class Failover:
             if relayed:
                 _count_handled(server, relayed)
         if status < b"200":
-            self._begun(server, branch, method)
+            self._begun(server, branch, method, provisional=True)
             return None
         key = branch + method
         request = pending.remove_request(key)
@@ -246,7 +246,7 @@ class Failover:
         server.relayed += not ends
         self.pending.add_one_way(key, datagram, ends)
         if not ends:
-            self.pending.add_answer(key)
+            self.pending.add_answer(key, datagram.received_at)
 
     def count_kept(self) -> None:
         """A datagram that the last lost server owed was put into the outage queue."""
@@ -370,10 +370,10 @@ class Failover:
         name = hot.name if hot else None
         return Outcome((), (StateChanged(now, server.name, server.state, server.why, name),))
 
-    def _begun(self, server: Server, branch: bytes, method: bytes) -> None:
+    def _begun(self, server: Server, branch: bytes, method: bytes, provisional: bool) -> None:
         """The server has passed a request on, or answered it provisionally."""
         key = branch + method
-        request = self.pending.mark_begun(key)
+        request = self.pending.mark_begun(key, provisional)
         if request:
             _count_handled(server, request)
         if self.pending.hedged:

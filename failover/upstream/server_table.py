@@ -195,6 +195,15 @@ class ServerTable:
         """Does a server take messages of the calls it has?"""
         return any(server.accepts_dialogs for server in self.servers)
 
+    @property
+    def draining(self) -> Server | None:
+        """The first server that keeps its calls, and is able to take others: one that answers
+        heartbeats with 503 may not be, because it has just been started or its store is down."""
+        for server in self.servers:
+            if server.accepts_dialogs and not server.answers_503:
+                return server
+        return None
+
     def is_last(self, server: Server) -> bool:
         """Is no other server up and working?"""
         return not any(

@@ -104,7 +104,7 @@ class Router:
         outcomes = [self.handle(event, transaction) for event in events]
         for outcome in outcomes:
             _check_sends(outcome.sends)
-        transaction.commit(record for outcome in outcomes for record in outcome.writes)
+        transaction.commit()
         return outcomes
 
     def _give_up(self, event: Arrival | TimerEvent, error: BaseException) -> Outcome:

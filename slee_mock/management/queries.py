@@ -73,7 +73,7 @@ class Queries:
 
     def _read(self, read: Callable[[Transaction], T]) -> T:
         if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise TimeoutError(f"another page reads the store for {TURN_SECONDS:g} s")
+            raise TimeoutError(f"another page has been reading the store for {TURN_SECONDS:g} s")
         try:
             with contextlib.closing(self._open_store()) as store:
                 return read(Transaction(store))

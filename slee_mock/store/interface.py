@@ -167,7 +167,7 @@ class Transaction:
         StoreDown."""
         place = (kind.KIND, key)
         if place not in self._records:
-            _check_text(kind.KIND, key)
+            _check_text(key)
             row = self._store.get(kind.KIND, key)
             self._versions[place] = row.version if row else 0
             self._records[place] = _read(kind, key, row) if row else None
@@ -228,13 +228,13 @@ class Transaction:
     def roll_back(self, savepoint: Mapping[Place, Record]) -> None:
         self._put = dict(savepoint)
 
-    def commit(self, records: Iterable[Record], deleted: Iterable[Record] = ()) -> None:
-        """Saves the last record of each key and deletes others, all or none. Raises Conflict,
-        StoreDown, or BadRecord for a record that no store could keep."""
-        last = {self._place(record): record for record in records}
+    def commit(self, records: Iterable[Record] = (), deleted: Iterable[Record] = ()) -> None:
+        """Saves these and what was put, the last record of each key, and deletes others, all or
+        none. Raises Conflict, StoreDown, or BadRecord for a record that no store could keep."""
+        self.put(records)
         changes = {
             place: ConditionalWrite(*place, to_json(record), self._versions[place], _due(record))
-            for place, record in last.items()
+            for place, record in self._put.items()
         }
         for place in map(self._place, deleted):
             changes[place] = ConditionalWrite(*place, None, self._versions[place])
@@ -249,13 +249,12 @@ class Transaction:
         return place
 
 
-def _check_text(*names: str) -> None:
-    for name in names:
-        if not name.isascii():
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise BadName(f"{name!a} is not text: {error.reason}") from None
+def _check_text(key: str) -> None:
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise BadName(f"{key!a} is not text: {error.reason}") from None
 
 
 def _due(record: Record) -> float | None:

@@ -46,6 +46,8 @@ class Softphone(QObject):
         self._app, self._folder, self._pair = app, folder, pair
         self._settings, self._fault = self._load()
         self.devices = AudioDevices(self._settings.devices, self)
+        self.devices.said.connect(self._show_remark)
+        self._missing = ""  # names the sound device that this computer lacks
         self._microphone = self.devices.microphone()
         self._test_tones = self._tone_player(
             self.devices.loudspeaker("ringer"), self.devices.loudspeaker()
@@ -74,8 +76,6 @@ class Softphone(QObject):
             why_not = "" if self.devices.has("loudspeaker") else texts.NOTHING_TO_LISTEN_WITH
             names = [options.account.display_name for options in wanted]
             listen_in = ListenInButton(names, sinks, why_not)
-        else:
-            self._show_remarks(panels[0], wanted[0])
         for panel in panels:
             self._add_entries(panel, wanted)
         window = PhonesWindow(panels, listen_in)
@@ -87,6 +87,8 @@ class Softphone(QObject):
                 panel.phone.stop(0.0)
             raise
         self.window, self._next = window, None
+        self._missing = "" if wanted[0].tone else self.devices.why_no_sound()
+        self._show_remark(self._fault)
         window.gone.connect(self._on_gone)
         window.show()
         LOG.info("the window is open: %s", window.windowTitle())
@@ -145,11 +147,11 @@ class Softphone(QObject):
         self.devices.adopt(player)
         return player
 
-    def _show_remarks(self, panel: PhonePanel, options: PhoneOptions) -> None:
-        """Show the faults of sound devices and settings on the panel."""
-        missing = "" if options.tone else self.devices.why_no_sound()
-        panel.set_note(self._fault or missing)
-        self.devices.said.connect(lambda said: panel.set_note(said or missing))
+    def _show_remark(self, sentence: str) -> None:
+        """Show a fault of sound devices or settings on the panel of one's own phone; "": no fault
+        any more."""
+        if self.window is not None and len(self.window.panels) == 1:
+            self.window.panels[0].set_note(sentence or self._missing)
 
     def show_sound_settings(self) -> None:
         """Open the window in which devices are chosen."""

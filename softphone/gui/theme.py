@@ -174,29 +174,19 @@ def qt_palette(colours: Palette) -> QPalette:
     menus."""
     role = QPalette.ColorRole
     normal = {
-        role.Window: colours.window,
         role.WindowText: colours.text,
         role.Base: colours.surface,
-        role.AlternateBase: colours.window,
         role.Text: colours.text,
-        role.Button: colours.raised,
         role.ButtonText: colours.text,
-        role.BrightText: colours.stop.colour,
         role.ToolTipBase: colours.text,
         role.ToolTipText: colours.surface,
         role.PlaceholderText: colours.muted,
         role.Highlight: colours.hot.colour,
         role.HighlightedText: colours.hot.ink,
         role.Link: colours.hot.colour,
-        role.LinkVisited: colours.ringing.colour,
-        role.Light: colours.surface,
-        role.Midlight: colours.raised,
         role.Mid: colours.line,
-        role.Dark: colours.line,
-        role.Shadow: colours.line,
-        role.Accent: colours.hot.colour,
     }
-    palette = QPalette()
+    palette = QPalette(colours.raised, colours.window)  # Qt computes the other roles
     for key, colour in normal.items():
         palette.setColor(QPalette.ColorGroup.All, key, colour)
     for key in (role.WindowText, role.Text, role.ButtonText, role.PlaceholderText):

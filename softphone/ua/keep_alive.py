@@ -14,9 +14,8 @@ from __future__ import annotations
 from sip.message import Request, Response
 from sip.uri import Uri
 from softphone.ua.client_request import ClientRequest, Send
-from softphone.ua.events import RegistrationState
 from softphone.ua.optional_fields import seen_address
-from softphone.ua.registration import Registration
+from softphone.ua.registration import REGISTERED, Registration
 from softphone.ua.timers import NamedTimers
 from softphone.ua.transaction_layer import TransactionLayer
 
@@ -49,7 +48,7 @@ class KeepAlive:
             self.timers.set("beat", now + self._interval, self._beat)
 
     def _beat(self, now: float) -> None:
-        if self._registration.state is not RegistrationState.REGISTERED:
+        if self._registration.state is not REGISTERED:
             return  # it is begun anew with the next registration
         self.timers.set("beat", now + self._interval, self._beat)
         server = self._layer.server
@@ -90,7 +89,7 @@ class KeepAlive:
     def _doubt(self, is_silent: bool, now: float) -> None:
         """No server lives, it seems."""
         self._pending = None
-        if self._registration.state is RegistrationState.REGISTERED:
+        if self._registration.state is REGISTERED:
             self._in_doubt_since = now if is_silent else None
             self._registration.register(now)
 
@@ -100,7 +99,7 @@ class KeepAlive:
         if (
             seen is not None
             and seen != self._layer.public
-            and self._registration.state is RegistrationState.REGISTERED
+            and self._registration.state is REGISTERED
         ):
             self._layer.public = seen
             self._registration.register(now)

@@ -33,6 +33,8 @@ from softphone.ua.user_messages import (
     why_not_registered,
 )
 
+UNREGISTERED, REGISTERING, REGISTERED, REFUSED, UNREACHABLE = RegistrationState
+
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 32.0  # seconds between attempts, doubling
 REFUSED_PAUSE, LONGEST_REFUSED_PAUSE = 60.0, 600.0  # seconds, doubling
 TELL_AFTER = 2  # repeats without an answer, 1.5 s, before the person is told
@@ -57,9 +59,7 @@ class Registration:
         self._pending: ClientRequest | None = None
         self.timers = NamedTimers()
         self.on_accepted: Action = lambda now: None
-        self.event = RegistrationChanged(
-            0.0, RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED
-        )
+        self.event = RegistrationChanged(0.0, UNREGISTERED, user_messages.NOT_REGISTERED)
 
     @property
     def _account(self) -> Account:
@@ -79,21 +79,18 @@ class Registration:
         """Register, or refresh now. Nothing is sent while an attempt is under way (RFC 3261 10.2);
         one that takes the binding back is followed by a new registration."""
         self.timers.clear()
-        if self._pending is not None and self.state is not RegistrationState.UNREGISTERED:
+        if self._pending is not None and self.state is not UNREGISTERED:
             return
-        if self.state is not RegistrationState.REGISTERED:
-            self._become(
-                RegistrationState.REGISTERING,
-                user_messages.REGISTERING.format(name=self._account.username),
-                now,
-            )
+        if self.state is not REGISTERED:
+            sentence = user_messages.REGISTERING.format(name=self._account.username)
+            self._become(REGISTERING, sentence, now)
         if self._pending is None:
             self._ask(self._asked_expires, now)
 
     def anew(self, now: float) -> None:
         """This computer's address or the time is another than it was: whatever is under way no
         longer counts."""
-        if self.state is RegistrationState.UNREGISTERED:
+        if self.state is UNREGISTERED:
             return
         self._abandon()
         self.register(now)
@@ -101,10 +98,10 @@ class Registration:
     def unregister(self, now: float) -> None:
         """Take the binding back; without one there is nothing to say."""
         self.timers.clear()
-        had = self._registered_as is not None or self.state is RegistrationState.REGISTERING
+        had = self._registered_as is not None or self.state is REGISTERING
         self._abandon()
         self._registered_as = None
-        self._become(RegistrationState.UNREGISTERED, user_messages.NOT_REGISTERED, now)
+        self._become(UNREGISTERED, user_messages.NOT_REGISTERED, now)
         if had:
             self._ask(0, now)
 
@@ -142,18 +139,18 @@ class Registration:
     def _on_repeat(self, exchange: ClientRequest, now: float) -> None:
         """The request keeps going out as timer E has it; from the second repeat on the person knows
         why it is quiet."""
-        if exchange.unanswered < TELL_AFTER or self.state is RegistrationState.UNREGISTERED:
+        if exchange.unanswered < TELL_AFTER or self.state is UNREGISTERED:
             return
         pause = (exchange.transaction.deadline or now) - now
         sentence = trying_again(pause, exchange.destination)
-        self._become(RegistrationState.UNREACHABLE, sentence, now)
+        self._become(UNREACHABLE, sentence, now)
 
     # -- answers -----------------------------------------------------------------------------------
 
     def _on_response(self, exchange: ClientRequest, response: Response, now: float) -> None:
         self._pending = None
         if exchange.request.get("Expires") == "0":  # the binding is taken back
-            if self.state is not RegistrationState.UNREGISTERED:
+            if self.state is not UNREGISTERED:
                 self._ask(self._asked_expires, now)
             return
         status = response.status
@@ -185,18 +182,15 @@ class Registration:
         self.timers.set("refresh", now + max(1.0, granted / 2), self._refresh)
         server = name_of_server(response.get("Server") or "")
         sentence = registered(self._account.username, server)
-        if (self.state, self.event.sentence) != (RegistrationState.REGISTERED, sentence):
-            self._become(RegistrationState.REGISTERED, sentence, now, server=server)
+        if (self.state, self.event.sentence) != (REGISTERED, sentence):
+            self._become(REGISTERED, sentence, now, server=server)
         seen = seen_address(response)
         if seen is not None and seen != used:
             # Behind a NAT only the address that the other side sees reaches this phone (RFC 3581
             # 4).
             self._layer.public = seen
-            self.timers.set(
-                "refresh",
-                now + (0.0 if used == self._layer.local else granted / 2),
-                self._refresh,
-            )
+            pause = 0.0 if used == self._layer.local else granted / 2
+            self.timers.set("refresh", now + pause, self._refresh)
         self.on_accepted(now)
 
     def _granted(self, response: Response) -> int:
@@ -238,7 +232,7 @@ class Registration:
         pause = retry_after(response) or self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         sentence = trying_again(pause, exchange.destination if exchange.timed_out else None)
-        self._become(RegistrationState.UNREACHABLE, sentence, now)
+        self._become(UNREACHABLE, sentence, now)
         self.timers.set("refresh", now + pause, self._refresh)
 
     def _refresh(self, now: float) -> None:
@@ -247,7 +241,7 @@ class Registration:
 
     def _refused(self, sentence: str, now: float, wants_password: bool = False) -> None:
         self.timers.clear()
-        self._become(RegistrationState.REFUSED, sentence, now, wants_password)
+        self._become(REFUSED, sentence, now, wants_password)
 
     def _become(
         self,

@@ -222,7 +222,7 @@ class TransactionLayer:
         """Do what one of our transactions asks for. One that a repeat with credentials replaced has
         no say any more."""
         self.apply(todo, exchange.destination, now)
-        if transaction is not exchange.transaction:
+        if transaction is not exchange.transaction or exchange.closed:
             return
         for item in todo:
             if isinstance(item, Deliver) and isinstance(item.message, Response):
@@ -237,8 +237,6 @@ class TransactionLayer:
         self._hand_over(exchange, reply(exchange.request, 408), now)
 
     def _hand_over(self, exchange: ClientRequest, response: Response, now: float) -> None:
-        if exchange.closed:
-            return
         if response.status < 200:
             if response.status > 100 and response.to.tag:
                 exchange.proofs.has_rung = True

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
 from softphone.gui import formatting
 from softphone.gui.theme import GRID, Size, theme
-from softphone.gui.widgets import TextLabel
+from softphone.gui.widgets import TextLabel, row_of
 from stage.gui import painting
 from stage.gui.zoom import zoomed
 from stage.observation.observations import Bill
@@ -90,14 +90,13 @@ class BillView(QWidget):
         self._time.setAlignment(Qt.AlignmentFlag.AlignRight)
         self._why = TextLabel(Size.SMALL, tone="muted")
         self._bar = Bar()
-        self.parts = TextLabel(Size.SMALL, tone="muted", tabular=True)
-        self.parts.setObjectName("bill_parts")
+        self.parts = TextLabel(Size.SMALL, tone="muted", tabular=True, name="bill_parts")
         self._terms = TextLabel(Size.SMALL, tone="muted", tabular=True)
-        self.total = TextLabel(Size.TITLE, bold=True, tabular=True)
-        self.total.setObjectName("bill_total")
+        self.total = TextLabel(Size.TITLE, bold=True, tabular=True, name="bill_total")
         self.source = QLabel()
         self.source.setObjectName("bill_source")
         self.source.setFont(theme().font(Size.SMALL))
+        self.source.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.source.setOpenExternalLinks(True)
         self.source.setTextInteractionFlags(
             Qt.TextInteractionFlag.LinksAccessibleByMouse
@@ -107,13 +106,13 @@ class BillView(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(0, GRID, 0, 0)
         column.setSpacing(GRID // 2)
-        column.addLayout(beside(self._who, self._time))
+        column.addLayout(row_of(self._who, self._time))
         column.addWidget(self._why)
         column.addSpacing(GRID // 2)
         column.addWidget(self._bar)
         column.addWidget(self.parts)
         column.addWidget(self._terms)
-        column.addLayout(beside(self.total, self.source))
+        column.addLayout(row_of(self.total, self.source))
         column.addStretch(1)
         return body
 
@@ -144,11 +143,3 @@ class BillView(QWidget):
             link = f'<a href="{self.bill.page}">{self.bill.server}\u2019s page</a>'
             self.source.setText("")
             self.source.setText(link)
-
-
-def beside(left: QWidget, right: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(GRID)
-    row.addWidget(left, 1)
-    row.addWidget(right)
-    return row

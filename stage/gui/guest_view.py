@@ -26,8 +26,8 @@ class GuestView(QWidget):
         server = host if port == 5060 else f"{host}:{port}"
         rows = (("Server", server), ("User", ACCOUNTS[0]), ("Password", password))
         for title, words in rows:
-            value = TextLabel(Size.TITLE, bold=True, tabular=True)
-            value.setObjectName(f"guest_{title.lower()}")
+            name = f"guest_{title.lower()}"
+            value = TextLabel(Size.TITLE, bold=True, tabular=True, name=name)
             value.set_text(words)
             label = TextLabel(Size.TITLE, tone="muted")
             label.set_text(title)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from string import Template
 
-from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -30,7 +30,7 @@ from plumbing.screen_check import SCREENLESS
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import GRID, LIGHT, Size, theme
-from softphone.gui.widgets import FlatButton, StateMark, TextLabel
+from softphone.gui.widgets import FlatButton, StateMark, TextLabel, row_of
 from stage.gui import painting, wording, zoom
 from stage.gui.bill_view import BillView
 from stage.gui.call_dots import CallDots
@@ -73,6 +73,43 @@ class Card(QFrame):
         self.setObjectName("card")
         self.column = QVBoxLayout(self)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+
+
+class PhoneCard(Card):
+    """A phone's sheet, with a button that shows the keypad where the sheet is too low for it."""
+
+    def __init__(self, panel: PhonePanel) -> None:
+        super().__init__()
+        self._panel = panel
+        self._button = FlatButton("Keypad")
+        self._button.setCheckable(True)
+        self._button.setVisible(False)
+        self._button.toggled.connect(self.fit)
+        row = QHBoxLayout()
+        row.setContentsMargins(2 * GRID, 0, 2 * GRID, GRID + GRID // 2)
+        row.addWidget(self._button)
+        self.column.setContentsMargins(0, 0, 0, 0)
+        self.column.addWidget(panel)
+        self.column.addLayout(row)
+        self._fitting = QTimer(self, singleShot=True, interval=0)
+        self._fitting.timeout.connect(self.fit)
+
+    def fit(self) -> None:
+        panel, button = self._panel, self._button
+        height = self.height() if self.isVisible() else self.window().height() * 2 // 3
+        needed = panel.minimumSizeHint().height()
+        for part in (panel.pad, panel.card):
+            needed += part.minimumSizeHint().height() + GRID if part.isHidden() else 0
+        fits = needed <= height
+        button.setVisible(not fits or (button.isChecked() and panel.pad.isHidden()))
+        panel.pad.setVisible(fits or button.isChecked())
+        panel.card.setVisible(fits or not button.isChecked())
+
+    def event(self, event: QEvent) -> bool:
+        """It has got another height, or a remark that needs room."""
+        if event.type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest):
+            self._fitting.start()
+        return super().event(event)
 
 
 class Window(QWidget):
@@ -124,15 +161,11 @@ class Window(QWidget):
 
     def _make_headline(self) -> None:
         self._mark = StateMark(Size.TITLE)
-        self._headline = TextLabel(Size.TITLE, bold=True)
-        self._headline.setObjectName("headline")
-        self._hint = TextLabel(Size.TEXT, tone="muted", lines=2)
-        self._hint.setObjectName("hint")
-        self.again = small_button("Start again")
-        self.again.setObjectName("start_again")
+        self._headline = TextLabel(Size.TITLE, bold=True, name="headline")
+        self._hint = TextLabel(Size.TEXT, tone="muted", lines=2, name="hint")
+        self.again = small_button("Start again", "start_again")
         self.again.setToolTip("Restart what is dead, and begin the list of steps anew")
-        self.scenes, self.menu = menu_button("Scenes")
-        self.scenes.setObjectName("scenes")
+        self.scenes, self.menu = menu_button("Scenes", "scenes")
         self.scenes.setAccessibleName("Scenes")
         self.scenes.setToolTip("Other crashes, at other moments; each plays by itself")
         self.menu.addAction("Start again", self.again.click)
@@ -144,33 +177,24 @@ class Window(QWidget):
         self.menu.addSeparator()
 
     def _make_parts(self) -> None:
-        self._sides = [carded(panel) for panel in self.panels]
-        self._fitting = QTimer(self, singleShot=True, interval=0)
-        self._fitting.timeout.connect(self._fit_pads)
-        for side in self._sides:
-            side.installEventFilter(self)
-        self._pad_buttons = [self._make_pad_button(side) for side in self._sides]
+        self._sides = [PhoneCard(panel) for panel in self.panels]
         said = QVBoxLayout()
         said.setSpacing(0)
         said.addWidget(self._headline)
         said.addWidget(self._hint)
-        head = QHBoxLayout()
-        head.setSpacing(GRID)
-        head.addWidget(self._mark, 0, Qt.AlignmentFlag.AlignTop)
+        head = row_of(self._mark)
         head.addLayout(said, 1)
         self._numbers = [TextLabel(Size.TITLE, bold=True, tabular=True) for _ in range(2)]
-        numbers = QHBoxLayout()
         for label in self._numbers:
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             label.setVisible(False)
-            numbers.addWidget(label, 1)
         self._middle = Card()
         column = self._middle.column
         column.setContentsMargins(GRID, GRID, GRID, GRID)
         column.setSpacing(GRID // 2)
         column.addLayout(head)
         column.addWidget(self.figure, 1)
-        column.addLayout(numbers)
+        column.addLayout(row_of(*self._numbers))
         self._steps_card = Card()
         self._steps_column = self._steps_card.column
         self._steps_column.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
@@ -192,7 +216,9 @@ class Window(QWidget):
         buttons.addWidget(self.again)
         buttons.addWidget(self.scenes)
         self.tabs.setCornerWidget(corner)
-        self._tabs_card = carded(self.tabs, GRID)
+        self._tabs_card = Card()
+        self._tabs_card.column.setContentsMargins(GRID, GRID // 2, GRID, GRID // 2)
+        self._tabs_card.column.addWidget(self.tabs)
         self._below = QWidget()
         below = QHBoxLayout(self._below)
         below.setContentsMargins(0, 0, 0, 0)
@@ -203,34 +229,25 @@ class Window(QWidget):
         self._grid.setContentsMargins(GRID, GRID, GRID, GRID)
         self._grid.setSpacing(GRID)
 
-    def _make_pad_button(self, side: Card) -> FlatButton:
-        """Shows the keypad of a phone whose card is too low for it."""
-        button = FlatButton("Keypad")
-        button.setCheckable(True)
-        button.setVisible(False)
-        row = QHBoxLayout()
-        row.setContentsMargins(2 * GRID, 0, 2 * GRID, GRID + GRID // 2)
-        row.addWidget(button)
-        side.column.addLayout(row)
-        button.toggled.connect(self._fit_pads)
-        return button
-
     def _make_keys(self) -> None:
         """Ctrl+1 and Ctrl+2 go to a phone, Alt+letters to a page, Ctrl + - 0 change the text's
         size. In the presenter's view Ctrl+1 and Ctrl+2 call, answer and hang up."""
-        for number, panel in enumerate(self.panels, start=1):
-            QShortcut(QKeySequence(f"Ctrl+{number}"), self, partial(self._use_phone, panel))
-        pages = (STEPS_PAGE, "Alt+S"), (BILL_PAGE, "Alt+B"), (FAILOVER_PAGE, "Alt+F")
-        for page, key in (*pages, (MESSAGES_PAGE, "Alt+M")):
-            QShortcut(QKeySequence(key), self, lambda page=page: self.show_page(page))
-        for keys, change in (
-            (("Ctrl++", "Ctrl+="), zoom.STEP),
-            (("Ctrl+-",), 1 / zoom.STEP),
-            (("Ctrl+0",), 0.0),
-        ):
-            for key in keys:
-                QShortcut(QKeySequence(key), self, lambda change=change: self.change_zoom(change))
-        QShortcut(QKeySequence("F11"), self, lambda: self.present(not self.presented))
+        left, right = self.panels
+        acts: dict[str, Callable[[], None]] = {
+            "Ctrl+1": partial(self._use_phone, left),
+            "Ctrl+2": partial(self._use_phone, right),
+            "Alt+S": partial(self.show_page, STEPS_PAGE),
+            "Alt+B": partial(self.show_page, BILL_PAGE),
+            "Alt+F": partial(self.show_page, FAILOVER_PAGE),
+            "Alt+M": partial(self.show_page, MESSAGES_PAGE),
+            "Ctrl++": partial(self.change_zoom, zoom.STEP),
+            "Ctrl+=": partial(self.change_zoom, zoom.STEP),
+            "Ctrl+-": partial(self.change_zoom, 1 / zoom.STEP),
+            "Ctrl+0": partial(self.change_zoom, 0.0),
+            "F11": lambda: self.present(not self.presented),
+        }
+        for key, act in acts.items():
+            QShortcut(QKeySequence(key), self, act)
         self._leave = QShortcut(QKeySequence("Esc"), self, lambda: self.present(False))
         self._leave.setEnabled(False)  # elsewhere it is the phones': decline or hang up
         self.figure.phone.connect(self._click_phone)
@@ -248,18 +265,19 @@ class Window(QWidget):
     def tell(self, shape: str, tone: str, headline: str, hint: str) -> None:
         """The headline: what is happening, and what one could do now."""
         if not self._trouble and self._replayed is None:
-            self._mark.show_state(shape, tone)
-            self._headline.set_text(headline)
-            self._hint.set_text(hint)
+            self._say(shape, tone, headline, hint)
+
+    def _say(self, shape: str, tone: str, headline: str, hint: str) -> None:
+        self._mark.show_state(shape, tone)
+        self._headline.set_text(headline)
+        self._hint.set_text(hint)
 
     def _show_frame(self, frame: Frame | None) -> None:
         """A moment of the slow replay is said where the headline is."""
         self._replayed = frame
         self.figure.show_replay(frame)
         if frame is not None and not self._trouble:
-            self._mark.show_state("play", "warning")
-            self._headline.set_text(f"Slowly: {frame.when}")
-            self._hint.set_text(frame.words)
+            self._say("play", "warning", f"Slowly: {frame.when}", frame.words)
 
     def tell_numbers(self, *words: str) -> None:
         """The two large numbers of the presenter's mode."""
@@ -269,9 +287,7 @@ class Window(QWidget):
     def show_trouble(self, sentence: str) -> None:
         """The demonstration cannot go on; the sentence stays until the window is closed."""
         self._trouble = True
-        self._mark.show_state("warning", "stop")
-        self._headline.set_text("The demonstration cannot run")
-        self._hint.set_text(sentence)
+        self._say("warning", "stop", "The demonstration cannot run", sentence)
 
     def allow_phones(self, allowed: bool) -> None:
         """Nobody can call before the programs run."""
@@ -372,7 +388,7 @@ class Window(QWidget):
         narrow, broad = (round(each * max(1.0, zoom.factor() * usual)) for each in PANEL)
         for side in self._sides:
             side.setFixedWidth(max(narrow, min(broad, width)))
-        self._fit_pads()
+            side.fit()
 
     def _place(self, wide: bool) -> None:
         for part in (*self._sides, self._middle, self._below):
@@ -397,26 +413,6 @@ class Window(QWidget):
         self._grid.setRowStretch(0, 5 if wide else 7)
         self._grid.setRowStretch(1, 3 if wide else 4)
 
-    def _fit_pads(self) -> None:
-        """A keypad where there is room for it, else a button that shows it."""
-        for side, panel, button in zip(self._sides, self.panels, self._pad_buttons, strict=True):
-            height = side.height() if self.isVisible() else self.height() * 2 // 3
-            hidden = panel.pad.isHidden()
-            needed = panel.minimumSizeHint().height()
-            for part in (panel.pad, panel.card):
-                needed += part.minimumSizeHint().height() + GRID if part.isHidden() else 0
-            fits = needed <= height
-            button.setVisible(not fits or (button.isChecked() and hidden))
-            shown = fits or button.isChecked()
-            panel.pad.setVisible(shown)
-            panel.card.setVisible(fits or not button.isChecked())
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """A phone's card has got another height, or a remark that needs room."""
-        if event.type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest):
-            self._fitting.start()
-        return False
-
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._arrange()
@@ -426,7 +422,8 @@ class Window(QWidget):
         if not self._fitted:
             self._fitted = True
             self.resize(self.size().boundedTo(self._room()))
-        self._fit_pads()
+        for side in self._sides:
+            side.fit()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
@@ -438,10 +435,3 @@ class Window(QWidget):
         if not self._closed:
             self._closed = True
             self.closing.emit()
-
-
-def carded(part: QWidget, margin: int = 0) -> Card:
-    card = Card()
-    card.column.setContentsMargins(margin, margin // 2, margin, margin // 2)
-    card.column.addWidget(part)
-    return card

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import (
-    QItemSelectionModel,
     QModelIndex,
     QPersistentModelIndex,
     QPointF,
@@ -59,6 +58,7 @@ from plumbing.address import parse_address
 from plumbing.pcap import CapturedDatagram, pcap
 from softphone.gui.record_table import record, record_model, record_table
 from softphone.gui.theme import GRID, Size, theme
+from softphone.gui.widgets import row_of
 from softphone.sip_trace import clock
 from stage.gui import painting
 from stage.gui.flat_controls import menu_button, small_button
@@ -132,10 +132,11 @@ class LadderFilter(QSortFilterProxyModel):
         return f"{at - (at if self.zero is None else self.zero):+.3f}"
 
 
-class RowPainter:
+class RowPainter(QStyledItemDelegate):
     """Draws one row in a given width; for the screen and for SVG alike."""
 
     def __init__(self, columns: Sequence[str]) -> None:
+        super().__init__()
         self.columns = tuple(columns)
         self.widest_time = "+000.000"
 
@@ -194,6 +195,18 @@ class RowPainter:
             painter.drawEllipse(QPointF(self.x_of(row.through, box), end.y()), 2.5, 2.5)
         self._label(painter, row, line, box, tone.colour, ground)
 
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        palette = theme().palette
+        chosen = bool(option.state & QStyle.StateFlag.State_Selected)
+        ground = palette.raised if chosen else palette.surface
+        row, when = index.data(Qt.ItemDataRole.UserRole), index.data(Qt.ItemDataRole.DisplayRole)
+        painter.save()
+        self.row(painter, QRectF(option.rect), row, when, ground)
+        painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
+        return QSize(40 * GRID, self.height)
+
     def _turns(self, row: MessageForwarded, box: QRectF) -> bool:
         """The forwarder neither has sent it again nor stands between its two ends."""
         if row.through == row.sender:
@@ -250,24 +263,6 @@ def message_text(text: str) -> QPlainTextEdit:
     return view
 
 
-class RowDelegate(QStyledItemDelegate):
-    def __init__(self, rows: RowPainter, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._rows = rows
-
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        palette = theme().palette
-        chosen = bool(option.state & QStyle.StateFlag.State_Selected)
-        ground = palette.raised if chosen else palette.surface
-        row, when = index.data(Qt.ItemDataRole.UserRole), index.data(Qt.ItemDataRole.DisplayRole)
-        painter.save()
-        self._rows.row(painter, QRectF(option.rect), row, when, ground)
-        painter.restore()
-
-    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
-        return QSize(40 * GRID, self._rows.height)
-
-
 class Heading(QWidget):
     """The names above the columns."""
 
@@ -321,7 +316,7 @@ class Ladder(QWidget):
 
     def _make_view(self) -> None:
         view = record_table(self.filter, "messages", "Messages")
-        view.setItemDelegateForColumn(0, RowDelegate(self.painter, self))
+        view.setItemDelegateForColumn(0, self.painter)
         for number in range(1, len(HEADINGS)):
             view.setColumnHidden(number, True)
         view.horizontalHeader().setVisible(False)
@@ -358,25 +353,22 @@ class Ladder(QWidget):
         self.options = small_button("OPTIONS")
         self.options.setCheckable(True)
         self.options.setToolTip("Show the questions within the call that the demo asks by itself")
-        save, menu = menu_button("Save")
-        save.setObjectName("save_messages")
+        save, menu = menu_button("Save", "save_messages")
         save.setToolTip("Save the messages shown here")
         menu.addAction("Copy all as text", lambda: self._to_clipboard(self.text()))
         for kind in ("text", "SVG", "pcap"):
             menu.addAction(f"Save as {kind} ...", partial(self._ask_and_save, kind))
         names = ("Which call", "Which method", "How times are shown", "Show OPTIONS", "Save")
-        row = QHBoxLayout()
-        row.setSpacing(GRID // 2)
         parts = (self.calls, self.methods, time_button, self.options, save)
         for part, name in zip(parts, names, strict=True):
             part.setAccessibleName(name)
-            row.addWidget(part)
         time_button.setToolTip("How times are shown")
         for box in (self.calls, self.methods):
             box.setToolTip(box.accessibleName())
             box.setFrame(False)
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
             box.setMinimumWidth(8 * GRID)
+        row = row_of(*parts, spacing=GRID // 2)
         row.insertStretch(2, 1)  # what is shown to the left, how to the right
         self.calls.currentIndexChanged.connect(self._choose)
         self.methods.currentIndexChanged.connect(self._choose)
@@ -463,13 +455,6 @@ class Ladder(QWidget):
             return row.label
         head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
         return head + row.text.replace("\r\n", "\n")
-
-    def select(self, number: int) -> None:
-        self.view.selectionModel().setCurrentIndex(
-            self.filter.index(number, 0),
-            QItemSelectionModel.SelectionFlag.ClearAndSelect
-            | QItemSelectionModel.SelectionFlag.Rows,
-        )
 
     # -- taken away --------------------------------------------------------------------------------
 

@@ -162,8 +162,9 @@ def store(painter: QPainter, box: QRectF) -> None:
     two_lines(painter, room, "shared store", "calls, registrations, bills", palette.muted)
 
 
-def pill_box(centre: QPointF, words: str) -> QRectF:
-    metrics = QFontMetricsF(figure_font(Size.SMALL, bold=True))
+def label_box(centre: QPointF, words: str, bold: bool = True) -> QRectF:
+    """Room for small words around `centre`."""
+    metrics = QFontMetricsF(figure_font(Size.SMALL, bold))
     width, height = metrics.horizontalAdvance(words) + 2 * GRID, metrics.height() + 4
     return QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
 
@@ -179,12 +180,9 @@ def pill(painter: QPainter, box: QRectF, words: str, tone: Tone, ground: QColor)
 
 def tag(painter: QPainter, centre: QPointF, words: str, colour: QColor, ground: QColor) -> None:
     """Words on a line, with the line hidden behind them."""
-    font = figure_font(Size.SMALL)
-    metrics = QFontMetricsF(font)
-    width, height = metrics.horizontalAdvance(words) + 2 * GRID, metrics.height()
-    box = QRectF(centre.x() - width / 2, centre.y() - height / 2, width, height)
+    box = label_box(centre, words, bold=False)
     painter.fillRect(box, ground)
-    text(painter, box, words, font, colour)
+    text(painter, box, words, figure_font(Size.SMALL), colour)
 
 
 def width_of(words: str, font: QFont) -> float:

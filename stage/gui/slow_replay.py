@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from PySide6.QtCore import QPropertyAnimation, Qt, QTimer, Signal
-from PySide6.QtWidgets import QHBoxLayout, QSlider, QWidget
+from PySide6.QtWidgets import QSlider, QWidget
 
-from softphone.gui.theme import GRID
+from softphone.gui.widgets import row_of
 from stage.gui.flat_controls import small_button
 from stage.gui.message_animation import Frame, MessageAnimation
 from stage.observation.observations import LadderRow, MessageForwarded, ServerFailover
@@ -68,24 +68,18 @@ def _message(at: float, row: MessageForwarded, failover: ServerFailover) -> list
 
 
 class SlowReplay(QWidget):
-    """A button to play and pause, and a slider. `frame` carries a Frame, or None at the
-    end."""
+    """A button to play and pause, and a slider. `frame` carries a Frame, or None at the end."""
 
     frame = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
         self.moments: list[Moment] = []
-        self.button = small_button("Replay slowly")
-        self.button.setObjectName("replay_slowly")
+        self.button = small_button("Replay slowly", "replay_slowly")
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("Where in the replay")
         self.slider.setRange(0, POSITIONS)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(GRID)
-        row.addWidget(self.button)
-        row.addWidget(self.slider, 1)
+        self.setLayout(row_of(self.button, self.slider))
         self._animation = QPropertyAnimation(self.slider, b"value", self)
         self._animation.setStartValue(0)
         self._animation.setEndValue(POSITIONS)
@@ -106,8 +100,8 @@ class SlowReplay(QWidget):
         self.setToolTip("" if moments else why)
 
     def stop(self) -> None:
-        self._animation.stop()
         self.slider.setValue(0)
+        self._animation.stop()
 
     @property
     def playing(self) -> bool:

@@ -197,12 +197,9 @@ class TopologyView(QWidget):
     # -- construction and size ---------------------------------------------------------------------
 
     def _make_buttons(self, name: str) -> None:
-        for action, label, icon, tone in (
-            ("kill", "Kill", "decline", "stop"),
-            ("restart", "Restart", "play", ""),
-        ):
-            button = FlatButton(label, icon, tone, self)
-            button.setObjectName(f"{action}_{name}")
+        for action, icon in ICONS.items():
+            label = action.capitalize()
+            button = FlatButton(label, icon, parent=self, name=f"{action}_{name}")
             button.setAccessibleName(f"{label} {name}")
             button.clicked.connect(
                 lambda _=False, action=action, name=name: getattr(self, action).emit(name)
@@ -411,7 +408,7 @@ class TopologyView(QWidget):
             fraction = 0.5 if theme().reduced_motion else eased(passed)
             place = along(route, fraction)
             tone = palette.tone(TONES[travel.kind])
-            pill = painting.pill_box(place, travel.label)
+            pill = painting.label_box(place, travel.label)
             hidden = any(box.intersects(pill) for box in self._geometry.boxes.values())
             if not hidden or theme().reduced_motion:
                 painting.pill(painter, pill, travel.label, tone, palette.surface)

@@ -38,17 +38,16 @@ def parse_events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             data += line[5:].strip()
 
 
-def read_page(url: str, timeout: float = PATIENCE) -> dict[str, Any] | None:
+def read_page(url: str) -> dict[str, Any] | None:
     """The JSON object at `url`; None if nobody answers with one."""
-    value = read_json(url, timeout)
+    value = read_json(url)
     return value if isinstance(value, dict) else None
 
 
-def read_json(url: str, timeout: float = PATIENCE) -> object:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+def read_json(url: str) -> object:
+    connection = _connection(url)
     try:
-        connection.request("GET", parts.path)
+        connection.request("GET", urlsplit(url).path)
         response = connection.getresponse()
         return json.loads(response.read()) if response.status == 200 else None
     except (OSError, http.client.HTTPException, ValueError):
@@ -57,12 +56,17 @@ def read_json(url: str, timeout: float = PATIENCE) -> object:
         connection.close()
 
 
+def _connection(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+
+
 class Events:
     """Thread `events`: reads the forwarder's /events for as long as it is wanted, connecting again
     when it breaks."""
 
     def __init__(self, admin: str, on_event: Callable[[str, dict[str, Any]], None]) -> None:
-        self._address = urlsplit(admin)
+        self._admin = admin
         self._on_event = on_event
         self._stopped = threading.Event()
         self._sock: socket.socket | None = None
@@ -88,9 +92,7 @@ class Events:
             self._stopped.wait(RETRY)
 
     def _read(self) -> None:
-        connection = http.client.HTTPConnection(
-            self._address.hostname or "", self._address.port, timeout=PATIENCE
-        )
+        connection = _connection(self._admin)
         try:
             connection.connect()
             self._sock = connection.sock

@@ -44,20 +44,25 @@ class Ports:
     @classmethod
     def free(cls) -> Ports:
         """Ports that nobody uses at this moment, for several demos on one computer."""
-        held: list[socket.socket] = []
-        try:
-            numbers = [_hold(held) for _ in range(7)]
-        finally:
-            for sock in held:
-                sock.close()
-        return cls(
-            numbers[0], (numbers[1], numbers[2]), (numbers[3], numbers[4]), numbers[5], numbers[6]
-        )
+        with contextlib.ExitStack() as held:
+
+            def port(kind: socket.SocketKind) -> int:
+                sock = held.enter_context(socket.socket(socket.AF_INET, kind))
+                sock.bind((HOST, 0))
+                number: int = sock.getsockname()[1]
+                return number
+
+            udp = [port(socket.SOCK_DGRAM) for _ in range(3)]
+            tcp = [port(socket.SOCK_STREAM) for _ in range(4)]
+        return cls(udp[0], (udp[1], udp[2]), (tcp[0], tcp[1]), tcp[2], tcp[3])
 
     def taken(self) -> bool:
         """Does another program use one of them at this moment, on any address of this computer?"""
-        numbers = (self.forwarder, *self.servers, *self.management, self.admin, self.twin_admin)
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        kinds = {
+            socket.SOCK_DGRAM: (self.forwarder, *self.servers),
+            socket.SOCK_STREAM: (*self.management, self.admin, self.twin_admin),
+        }
+        for kind, numbers in kinds.items():
             for port in numbers:
                 with socket.socket(socket.AF_INET, kind) as sock:
                     if kind == socket.SOCK_STREAM:  # a connection of ours that has ended is no user
@@ -67,21 +72,6 @@ class Ports:
                     except OSError:
                         return True
         return False
-
-
-def _hold(held: list[socket.socket]) -> int:
-    """A port that is free for UDP and TCP; the sockets that hold it are added to `held`."""
-    while True:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        held += [udp, tcp]
-        udp.bind((HOST, 0))
-        port: int = udp.getsockname()[1]
-        try:
-            tcp.bind((HOST, port))
-        except OSError:
-            continue
-        return port
 
 
 def port_in_use(sentence: str, temporary: Path | None = None) -> str:

@@ -34,7 +34,7 @@ def play(d: Director) -> Play:
             PATIENCE_SECONDS + talk,
         )
         observed_at = time.monotonic()
-        row = d.controller.rows[index]
+        row = d.controller.use_case.rows[index]
         d.say(f"{row.number}. {row.text} {_measured(d, row)}".rstrip())
         yield PICTURE_SECONDS.get(step.number, USUAL_PICTURE_SECONDS)
         d.take_picture(f"step-{step.number}")
@@ -67,7 +67,7 @@ def _press(d: Director, phone: str, action: str) -> None:
 
 
 def _observed(d: Director, index: int) -> bool:
-    return d.controller.rows[index].observed
+    return d.controller.use_case.rows[index].observed
 
 
 def _measured(d: Director, row: Row) -> str:
@@ -84,7 +84,7 @@ def _measured(d: Director, row: Row) -> str:
 def report(show: DemoController) -> dict[str, Any]:
     """Everything measured in this run, for `--json`; what was not measured is null. Call it before
     the phones stop."""
-    state = show.use_case.state
+    state, rows = show.use_case.state, show.use_case.rows
     bill = state.bill if state.bill and state.bill.final else None
     told = ("server", "seconds", "total", "currency")
     pair = (
@@ -94,7 +94,7 @@ def report(show: DemoController) -> dict[str, Any]:
     )
     return {
         "steps": [
-            {"number": row.number, "text": row.text, "observed": row.observed} for row in show.rows
+            {"number": row.number, "text": row.text, "observed": row.observed} for row in rows
         ],
         "talk_seconds": rounded(state.talk_seconds, 2),
         "bill": {key: getattr(bill, key) for key in told} if bill else None,

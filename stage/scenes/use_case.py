@@ -206,10 +206,6 @@ class UseCase:
         self.steps = steps_of(self.state.cast)
         self.start_again()
 
-    @property
-    def complete(self) -> bool:
-        return all(row.observed for row in self.rows)
-
     def start_again(self) -> None:
         """A list of steps for the next call; what still holds is ticked, and not told again."""
         self.state = self.state.next_call()

@@ -63,7 +63,8 @@ def test_a_server_that_the_listen_address_cannot_reach_is_asked_from_another_one
     except OSError as error:
         pytest.skip(f"this computer has no route: {error}")
     host = heartbeat.host
-    heartbeat.close()
+    for sock in heartbeat.socks:
+        sock.close()
     assert not host.startswith("127.")
 
 

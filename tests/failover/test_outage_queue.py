@@ -26,6 +26,7 @@ from failover.proxy import outage_queue
 from failover.proxy.events import Passed, Queued, Released
 from failover.proxy.outage_queue import KEPT_SECONDS
 from failover.upstream.health import ANSWER, REFUSED
+from failover.upstream.server_table import AdminState
 
 CONTACT = f"sip:bob@{BOB[0]}:{BOB[1]}"
 STRANGER = ("192.0.2.66", 5060)
@@ -141,6 +142,27 @@ def test_so_it_is_where_its_200_was_passed_to_a_server_that_went_down_much_later
     assert again.to == "server2"
 
 
+def test_nor_by_a_survivor_that_had_got_the_invite_before_the_answer():
+    core = make_core()
+    at_bob = rings(core)
+    (moved,) = core.failover.signal("server1", REFUSED, 101.0, "refused").sends
+    core.receive(answer(at_bob), PHONES, BOB, 101.1)
+    onward = passed_on(moved.data, "192.0.2.12:5080")
+    at = "server2", SERVERS["server2"]
+    assert core.quick(onward, *at, 101.2) is None
+    assert core.receive(onward, *at, 101.2).sends == ()
+    assert core.counters["dropped.answered"] == 1
+    assert core.quick(onward, *at, 140.0), "another call, of a phone that makes its branches anew"
+
+
+def passed_on(invite, server):
+    """An INVITE as a server sends it to Bob's phone."""
+    invite = invite.replace(b"Failover-Kept: 1.000\r\n", b"")
+    onward = invite.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
+    via = f"\r\nVia: SIP/2.0/UDP {server};branch=z9hG4bKs\r\nVia: ".encode()
+    return onward.replace(b"\r\nVia: ", via, 1)
+
+
 def rings(core):
     """Alice calls through server1 and Bob's phone rings. Returns the INVITE as it has it."""
     invite = phone(core, request(), 100.0).sends[0].data
@@ -177,8 +199,8 @@ def test_a_call_that_rings_when_the_last_server_dies_comes_up_after_all():
     assert field(passed.data, "Failover-Kept") == "3.000"
 
 
-def ring(core, n="1"):
-    """A call for which server1 has had Bob's phone ring."""
+def ring(core, n="1", heard=False):
+    """A call for which server1 has had Bob's phone ring. `heard`: its caller knows."""
     invite = request(branch=f"z9hG4bKa{n}", call_id=f"call-{n}")
     data = phone(core, invite, 100.0).sends[0].data
     onward = data.replace(b"sip:bob@failover.test SIP", CONTACT.encode() + b" SIP", 1)
@@ -186,6 +208,8 @@ def ring(core, n="1"):
     at = "server1", SERVERS["server1"], 100.0
     onward = onward.replace(b"\r\nVia: ", via, 1)
     assert core.quick(onward, *at) or core.receive(onward, *at).sends
+    if heard:
+        core.receive(answer(data, "180 Ringing"), *at)
     return invite
 
 
@@ -194,7 +218,7 @@ def test_a_call_that_has_rung_for_longer_than_64_t1_goes_to_the_survivor_too(sec
     """A Kamailio or Asterisk learns of it by that: its caller's CANCEL would hear 481 else, and the
     phone ring on."""
     core = make_core()
-    ring(core)
+    ring(core, heard=True)
     for now in range(101, 100 + seconds):
         core.failover.on_timer(float(now))
     moved = core.failover.signal("server1", REFUSED, 100.0 + seconds, "refused").sends
@@ -213,14 +237,65 @@ def test_one_that_has_rung_so_long_and_is_answered_is_pending_no_more():
     assert core.failover.signal("server1", REFUSED, 142.0, "refused").sends == ()
 
 
-def test_one_that_has_rung_so_long_outlives_both_servers():
+def test_one_that_rings_goes_to_a_server_that_only_keeps_its_calls_if_that_alone_is_left():
     core = make_core()
     ring(core)
+    core.failover.set_admin_state("server2", AdminState.DRAINING, 100.5)
+    (passed,) = core.failover.signal("server1", REFUSED, 101.0, "refused").sends
+    assert (passed.to, head(passed.data)[0].split()[0]) == ("server2", "INVITE")
+    assert not core.outage_queue and not core.failover.on_timer(102.0).events
+    new = phone(core, request(branch="z9hG4bKnew", call_id="new"), 102.0).sends
+    assert first_lines(new) == ["SIP/2.0 503 Service Unavailable"]
+
+
+def test_but_not_to_one_that_answers_heartbeats_with_503_for_that_may_refuse_it():
+    """A Kamailio that has just been started has no bindings yet, and would say 480."""
+    core = make_core()
+    ring(core)
+    core.failover.signal("server2", ANSWER, 100.5, "answers with 503", True)
+    assert core.failover.signal("server1", REFUSED, 101.0, "refused").sends == ()
+    for n in range(30):
+        assert core.failover.on_timer(101.0 + n / 10).sends == ()
+    assert core.counters["kept"] <= 4, "it is looked at now and then, and not all the time"
+    (passed,) = core.failover.signal("server2", ANSWER, 104.5, "answers", False).sends
+    assert head(passed.data)[0].split()[0] == "INVITE"
+
+
+def test_one_that_rings_is_not_refused_after_its_caller_has_asked_again():
+    """The copy that came last does not show that a phone rings."""
+    core = make_core()
+    invite = ring(core)
+    kill(core)
+    assert phone(core, invite, 101.5).sends == ()
+    (passed,) = revive(core, now=103.0)
+    assert head(passed.data)[0].split()[0] == "INVITE"
+    assert core.failover.signal("server1", REFUSED, 104.0, "refused").sends == ()
+    assert len(core.outage_queue) == 1
+
+
+def test_one_that_has_rung_so_long_outlives_both_servers():
+    core = make_core()
+    ring(core, heard=True)
     core.failover.on_timer(140.0)
     kill(core, now=141.0)
     core.failover.on_timer(150.0)
     (passed,) = revive(core, now=170.0)
     assert head(passed.data)[0] == "INVITE sip:bob@failover.test SIP/2.0"
+
+
+@pytest.mark.parametrize("method", ["INVITE", "re-INVITE", "OPTIONS"])
+def test_what_nobody_has_said_anything_to_is_too_old_after_64_t1(method):
+    """Its sender has given up (RFC 3261 17.1.1.2), and a session description is old by then."""
+    core = make_core()
+    if method == "INVITE":
+        ring(core)
+    else:
+        told = {"to_tag": "b"} if method == "re-INVITE" else {}
+        asked = phone(core, request(method.removeprefix("re-"), **told), 100.0).sends[0].data
+        if method == "OPTIONS":
+            core.receive(answer(asked, "100 Trying"), "server1", SERVERS["server1"], 100.0)
+    core.failover.on_timer(140.0)
+    assert core.failover.signal("server1", REFUSED, 141.0, "refused").sends == ()
 
 
 def test_nor_does_one_that_a_server_had_answered_provisionally():

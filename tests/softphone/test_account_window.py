@@ -336,3 +336,15 @@ def test_the_right_password_typed_in_the_panel_is_kept(program, registrar, qtbot
     qtbot.waitUntil(lambda: says(program, "registration") == "Not registered", timeout=8000)
     entry(program, "register").trigger()
     qtbot.waitUntil(lambda: says(program, "registration") == "Registered as alice", timeout=8000)
+
+
+def test_a_device_that_is_lost_is_said_by_the_window_that_is_open(
+    program, registrar, qtbot
+) -> None:
+    program.open(program.pair)
+    set_up(program, registrar, qtbot, "wonder")
+    program.devices.said.emit("The ringer was lost; the call goes on without it.")
+    assert "The ringer was lost" in says(program, "note")
+    entry(program, "pair").trigger()
+    qtbot.waitUntil(lambda: len(program.window.panels) == 2, timeout=8000)
+    program.devices.said.emit("The ringer was lost; the call goes on without it.")

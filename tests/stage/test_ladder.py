@@ -83,7 +83,7 @@ def test_times_are_since_the_kill_since_the_last_or_of_the_day(ladder: Ladder) -
 def test_a_selected_message_is_shown_whole_and_can_be_walked_by_keyboard(
     ladder: Ladder, qtbot: QtBot
 ) -> None:
-    ladder.select(0)
+    ladder.view.selectRow(0)
     shown = ladder.detail.toPlainText()
     assert ladder.detail.isVisible() and "Call-ID c1" in shown and "CSeq: 1 INVITE" in shown
     assert "127.0.0.1:4000 > 127.0.0.1:5070" in shown

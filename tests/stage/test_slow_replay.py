@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
-from stage.gui.slow_replay import POSITIONS, SlowReplay, moments_of
+from stage.gui.message_animation import Frame
+from stage.gui.slow_replay import SlowReplay, moments_of
 from stage.observation.observations import (
     CallStateChanged,
     MessageForwarded,
@@ -67,6 +69,21 @@ def test_it_plays_pauses_and_follows_the_slider(qtbot: QtBot) -> None:
     seen = len(frames)
     qtbot.wait(60)
     assert len(frames) == seen and replay.button.text() == "Go on"
-    replay.slider.sliderMoved.emit(POSITIONS)
-    frame = replay.frame_at(POSITIONS)
+    qtbot.keyClick(replay.slider, Qt.Key.Key_End)
+    frame = frames[-1]
+    assert isinstance(frame, Frame) and not replay.playing
     assert (frame.when, frame.words) == ("1.8 ms after the kill", "server2 has answered.")
+
+
+def test_a_new_call_ends_a_replay_that_stands_still(qtbot: QtBot) -> None:
+    replay = SlowReplay()
+    qtbot.addWidget(replay)
+    replay.show_moments(moments_of(crashed(9.0018), ROWS))
+    frames: list[object] = []
+    replay.frame.connect(frames.append)
+    replay.button.click()
+    qtbot.waitUntil(lambda: len(frames) > 3)
+    replay.button.click()
+    replay.show_moments([])
+    assert frames[-1] is None and replay.slider.value() == 0 and not replay.isEnabled()
+    assert replay.button.text() == "Replay slowly"

@@ -95,6 +95,10 @@ def observed(script: UseCase) -> list[int | str]:
     return [row.number for row in script.rows if row.observed]
 
 
+def complete(script: UseCase) -> bool:
+    return all(row.observed for row in script.rows)
+
+
 def words(script: UseCase, number: int) -> str:
     return script.rows[number - 1].words
 
@@ -113,7 +117,7 @@ WHOLE = [
 
 def test_the_whole_use_case_fulfils_all_nine_steps_with_their_measures() -> None:
     script = play(*WHOLE)
-    assert script.complete
+    assert complete(script)
     assert [row.words for row in script.rows] == [
         "server1 first",
         "through server1",
@@ -137,7 +141,7 @@ def test_steps_are_told_once_and_in_order_as_they_are_fulfilled() -> None:
 
 @pytest.mark.parametrize("missing", range(len(WHOLE)))
 def test_no_scene_can_be_left_out(missing: int) -> None:
-    assert not play(*(scene for index, scene in enumerate(WHOLE) if index != missing)).complete
+    assert not complete(play(*(scene for index, scene in enumerate(WHOLE) if index != missing)))
 
 
 def test_two_servers_up_are_not_a_cluster_until_each_sees_the_other() -> None:
@@ -387,7 +391,7 @@ def pair_words(script: UseCase) -> str:
 
 def test_a_pair_plays_one_step_more_and_the_documents_keep_their_numbers() -> None:
     script = pair(*TALK, forwarder_crash(), through_the_other(), hang_up(), [bill()])
-    assert observed(script) == [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9] and script.complete
+    assert observed(script) == [1, 2, 3, 4, 5, 6, 7, "7a", 8, 9] and complete(script)
     assert pair_words(script) == "24 ms" and script.state.forwarder_takeover_ms == pytest.approx(
         24.0
     )

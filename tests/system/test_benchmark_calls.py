@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from slee_kit import make_bill
 
 from benchmarks.calls import PORTS, Talk, cost, parse, read_talks, wrong
+from benchmarks.command import free
 from slee_mock.services.bill_record import ServedBy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,34 +67,17 @@ def test_a_number_beyond_reason_is_refused(capsys):
 def first_of(count):
     """The first of so many ports that nobody uses; above what the system gives to others."""
     for port in range(61_000, 65_000, count):
-        try:
-            for n in range(count):
-                with (
-                    socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-                    socket.socket() as tcp,
-                ):
-                    udp.bind(("127.0.0.1", port + n))
-                    tcp.bind(("127.0.0.1", port + n))
-        except OSError:
-            continue
-        return port
+        with suppress(OSError):
+            free(port, count)
+            return port
     pytest.skip(f"no {count} free ports in a row")
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which("sipp"), reason="sipp is not installed")
 def test_at_thirty_calls_a_second_a_killed_server_costs_no_call_and_no_bill():
-    argv = [
-        "--rate",
-        "30",
-        "--seconds",
-        "8",
-        "--talk",
-        "2",
-        "--port",
-        str(first_of(len(PORTS))),
-        "--json",
-    ]
+    argv = ["--rate", "30", "--seconds", "8", "--talk", "2", "--json"]
+    argv += ["--port", str(first_of(len(PORTS)))]
     done = subprocess.run(
         [sys.executable, "-S", "-m", "benchmarks.calls", *argv],
         cwd=ROOT,
