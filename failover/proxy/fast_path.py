@@ -343,7 +343,9 @@ class FastPath:
         if asker:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
-            pending = new(PendingDatagram, (to, data, side, source, now, False, False, 0, False))
+            pending = new(
+                PendingDatagram, (to, data, side, source, now, False, False, 0, False, False)
+            )
             if method == b"ACK":
                 named = pointed.server is not None and not route.next_hop
                 ends = named or core.pending.refused_by_server(signed)
@@ -414,7 +416,7 @@ class FastPath:
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
         pending = new(
-            PendingDatagram, (server.name, data, side, source, now, False, False, 0, False)
+            PendingDatagram, (server.name, data, side, source, now, False, False, 0, False, False)
         )
         key = beneath(branch, others), method, status, tag
         failover.response_sent(server, key, pending, not others)

@@ -54,7 +54,8 @@ class PendingDatagram(NamedTuple):
     `received_at`: when its first copy came; `replayed`: it was taken from a server that went down
     or did not handle it; `begun`: a server has passed this request on, or answered it
     provisionally; `failures`: how many servers in a row did not handle it, or went down within
-    DEADLY_SECONDS of its coming; `provisional`: its sender has had a provisional response.
+    DEADLY_SECONDS of its coming; `provisional`: its sender has had a provisional response;
+    `handled`: the server has begun it since the last copy was sent there.
     """
 
     server: str
@@ -66,6 +67,7 @@ class PendingDatagram(NamedTuple):
     begun: bool = False
     failures: int = 0
     provisional: bool = False
+    handled: bool = False
 
     @property
     def rings(self) -> bool:
@@ -160,7 +162,9 @@ class PendingMessages:
             failures = max(earlier.failures, datagram.failures)
             provisional = earlier.provisional or datagram.provisional
             known = earlier.received_at, replayed, begun, failures, provisional
-            datagram = make(PendingDatagram, (*datagram[:4], *known))
+            datagram = make(PendingDatagram, (*datagram[:4], *known, False))
+        elif datagram.handled:
+            datagram = datagram._replace(handled=False)  # by another server
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
         count = len(requests) + len(self.one_way) + len(self._ended)
@@ -202,13 +206,13 @@ class PendingMessages:
 
     def mark_begun(self, key: RequestKey, provisional: bool) -> PendingDatagram | None:
         """A server has passed a request on, or answered it provisionally. Returns the request, if
-        it is pending and this is the first time."""
+        it is pending and this is the first time since its last copy was sent there."""
         datagram = self._requests.get(key)
-        if not datagram or (datagram.begun and (datagram.provisional or not provisional)):
+        if not datagram or (datagram.handled and (datagram.provisional or not provisional)):
             return None
-        marks = True, datagram.failures, provisional or datagram.provisional
+        marks = True, datagram.failures, provisional or datagram.provisional, True
         self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks))
-        return None if datagram.begun else datagram
+        return None if datagram.handled else datagram
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -259,7 +263,7 @@ class PendingMessages:
         handled."""
         datagrams = (*self._requests.values(), *self.one_way.values())
         return sum(
-            each.server == server and not each.begun and since <= each.received_at <= until
+            each.server == server and not each.handled and since <= each.received_at <= until
             for each in datagrams
         )
 
@@ -269,7 +273,7 @@ class PendingMessages:
         old = [
             (each.received_at, key)
             for key, each in self._requests.items()
-            if each.server == server and not each.begun and each.received_at <= before
+            if each.server == server and not each.handled and each.received_at <= before
         ]
         taken = []
         for _, key in sorted(old)[:most]:
