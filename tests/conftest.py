@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from second_process import pytest_runtestloop
 
 __all__ = ["pytest_runtestloop"]  # a hook of pytest's
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+# Whoever ends the tests politely has their programs ended, too.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 # files with passwords and stores are their owner's alone, or the servers refuse them
 os.umask(0o077)
 

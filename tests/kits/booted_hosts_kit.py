@@ -75,9 +75,13 @@ class BootedHost:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if failure[0] and self._machine.poll() is None:
-            print(f"--- {self.name}\n{self.run('journalctl', '--no-pager', '-n', '60')}")
-        self._stack.close()
+        try:
+            if failure[0]:
+                print(f"--- {self.name}\n{self.run('journalctl', '--no-pager', '-n', '60')}")
+        except (AssertionError, subprocess.TimeoutExpired):  # it is shutting down
+            print(f"--- {self.name} has no journal any more")
+        finally:
+            self._stack.close()
 
     def _own_cgroup(self, stack: contextlib.ExitStack) -> list[str]:
         """What is to be put before a command so that its cgroup is its own."""

@@ -77,6 +77,14 @@ def test_a_probe_right_after_the_crash_comes_back_through_the_survivor():
     assert world.servers["server2"].handled and world.phones_retransmissions == 0
 
 
+@pytest.mark.parametrize("number", range(8))
+def test_the_server_may_die_at_any_datagram_of_a_registration(number):
+    world = World({"alice": "secret", "bob": "hush"})
+    world.at_datagram(number, lambda: world.kill("server1"))
+    world.register(world.alice)
+    assert world.alice.agent.registration.state is REGISTERED and world.phones_retransmissions == 0
+
+
 def test_a_frozen_server_is_left_within_a_fifth_of_a_second_and_nobody_repeats_himself():
     world = World()
     world.register()
