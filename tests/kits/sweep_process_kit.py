@@ -65,6 +65,14 @@ class _RealHandset(Handset):
         self._phone.answer()
 
 
+def _wait_until_ready(programs: list[Process]) -> None:
+    try:
+        for program in programs:
+            program.wait_until_ready()
+    except AssertionError as error:  # no lost call, but the end of the sweep
+        raise RuntimeError(str(error)) from error
+
+
 class ProcessStage:
     """Entered, everything runs and listens."""
 
@@ -86,11 +94,8 @@ class ProcessStage:
             self._folder, self._store = folder, folder / "cluster.db"
             servers = [self._server(stack, folder, number, self._fault) for number in (1, 2)]
             self._first, self._second = servers
-            for program in (*servers, self._forwarder(stack, folder)):
-                try:
-                    program.wait_until_ready()
-                except AssertionError as error:  # no lost call, but the end of the sweep
-                    raise RuntimeError(str(error)) from error
+            _wait_until_ready(servers)  # so that the forwarder finds both, and the first is hot
+            _wait_until_ready([self._forwarder(stack, folder)])
             for user in ("alice", "bob", *self._flow.others):
                 self.handsets[user] = self._phone(stack, user)
             self._stack = stack.pop_all()
