@@ -292,11 +292,14 @@ def test_with_reduced_motion_the_address_has_moved_at_once(
         (("Alice", "server1", "BYE", None), ["Alice", "address", "forwarder1", "server1"]),
         (("server1", "Alice", "BYE", 200), ["server1", "forwarder1", "address", "Alice"]),
         (("Alice", "server1", "BYE", None, True), ["forwarder1", "server1"]),
+        (("Guest1", "server1", "BYE", None), ["Guest1", "address", "forwarder1", "server1"]),
+        (("server1", "Guest1", "BYE", 200), ["server1", "forwarder1", "address", "Guest1"]),
     ],
 )
 def test_a_message_passes_the_address_that_two_forwarders_share(
     pair: TopologyView, message: tuple[str, str, str, int | None], nodes: list[str]
 ) -> None:
+    pair.add_guest("Guest1")
     source, target, method, status, *replayed = message
     sent = MessageForwarded(1.0, source, target, method, status, "c", "forwarder1", *replayed)
     assert pair.nodes(sent.nodes) == nodes
