@@ -31,7 +31,8 @@ def scene(
 
 @scene(
     "Crash while talking",
-    "The server died in the middle of a call. Neither phone noticed, and one bill covers all of it.",
+    "The server died in the middle of a call. Neither phone noticed, and one bill covers all of "
+    "it.",
 )
 def while_talking(d: Director) -> Play:
     yield from d.ready()
