@@ -211,6 +211,25 @@ def test_a_phone_that_makes_its_call_ids_anew_after_each_start_can_call_again(
     assert not cluster.failures
 
 
+def test_an_invite_that_rang_for_long_is_no_new_call_just_after_its_end(cluster):
+    """The forwarder sends it to the next server, if the first dies as it has saved the refusal."""
+    offered = ring(cluster)
+    cluster.one(answer(offered, 180))
+    cluster.now += 70
+    cluster.one(answer(offered, 486))
+    refused = cluster.get(Bill, "c1")
+    assert cluster.receive(invite(), at="server2") == []
+    assert cluster.get(Bill, "c1") == refused
+
+
+def test_an_invite_of_a_long_talk_is_no_new_call_just_after_its_end(cluster):
+    talk(cluster)
+    cluster.now += 70
+    cluster.one(in_dialog("BYE"))
+    assert cluster.receive(invite(), at="server2") == []
+    assert cluster.bill().seconds == 70
+
+
 def test_a_b2bua_s_second_try_leaves_the_caller_s_call_alone(cluster):
     """It keeps the Call-ID, with a tag of its own; Carol is busy, and it asks her again."""
     cluster.one(register("carol", "<sip:carol@127.0.0.1:4200>", call_id="r-carol"))
