@@ -251,6 +251,18 @@ def test_busy_then_calling_again_with_the_same_call_id(cluster):
     assert cluster.bill().state == "offered"
 
 
+@pytest.mark.parametrize("cseq", [1, 2])
+@pytest.mark.parametrize("tag", ["a1", "a2"])
+def test_a_missed_call_keeps_its_bill_when_its_call_id_comes_again(cluster, tag, cseq):
+    cluster.one(answer(ring(cluster), 486))
+    missed = cluster.get(Bill, "c1")
+    cluster.now += 70
+    cluster.one(answer(cluster.one(invite(tag=tag, cseq=cseq), at="server2"), 486))
+    bills = Transaction(cluster.store).scan(Bill)
+    assert sorted(bill.offered for bill in bills) == [missed.offered, missed.offered + 70]
+    assert {cluster.bill(bill.call_id).why for bill in bills} == {"bob is busy"}
+
+
 def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part(cluster):
     """The caller has been told that it is refused; RFC 3261 16.7 step 5 has the 2xx passed on all
     the same."""
