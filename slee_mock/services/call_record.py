@@ -124,13 +124,16 @@ class Search(Record):
 def find_call(transaction: Transaction, message: Message) -> Call | None:
     """Finds the call that a message belongs to, or else the one that has its Call-ID. A call
     whose Call-ID another caller had before has another key: a B2BUA may keep the Call-ID where it
-    calls another user, and two phones may make the same one."""
+    calls another user, and two phones may make the same one. The earlier one may be purged by then.
+    """
     first = transaction.read(Call, message.call_id)
-    if first is None or first.caller_tag == message.from_tag:
+    if first and first.caller_tag == message.from_tag:
         return first
     tags = message.from_tag, _tag(message)
-    if first.caller_tag in tags:
+    if first and first.caller_tag in tags:
         return first
+    if first is None and not tags[1]:
+        return None  # it is no message of a dialog, or nobody has answered: spare the reads
     others = (
         transaction.read(Call, key_of(message.call_id, tag)) for tag in tags if tag.isprintable()
     )

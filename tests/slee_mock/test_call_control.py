@@ -187,6 +187,17 @@ def test_another_callers_invite_cannot_take_over_a_running_call(cluster):
     assert (cluster.bill().state, cluster.bill("c1 mallory").state) == ("answered", "offered")
 
 
+def test_a_call_with_another_callers_call_id_outlives_the_record_of_the_first(cluster):
+    talk(cluster)
+    cluster.one(in_dialog("BYE"))
+    cluster.one(answer(cluster.one(invite(tag="second")), 200, tag="b2"))
+    Transaction(cluster.store).commit(deleted=[cluster.get(Call, "c1")])
+    parties = {"tag": "second", "to": "<sip:bob@failover.test>", "to_tag": "b2"}
+    bye = phone_request("BYE", "sip:bob@127.0.0.1:4100", cseq=2, **parties)
+    assert cluster.one(bye).method == "BYE"
+    assert cluster.bill("c1 second").final
+
+
 @pytest.mark.parametrize("cseq", [1, 7])
 @pytest.mark.parametrize("tag", ["a1", "a2"])
 @pytest.mark.parametrize("branch", ["", "z9hG4bKanew"])
