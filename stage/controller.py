@@ -265,14 +265,22 @@ class DemoController(QObject):
     def _forwarder_told(self, name: str, kind: str, told: dict[str, Any]) -> None:
         """On the thread that reads its events.
 
-        A phone asks the new holder of the address at once, within its call if it talks: the answer
-        ends `forwarder_takeover_ms`.
+        A phone asks the new holder of the address at once: the answer ends `forwarder_takeover_ms`.
         """
-        if kind == "takeover":
-            self._probe()
-            if not self._talker:
-                self.phones[PHONES[0]].register()
+        if kind == "takeover" and told.get("to") == "active":
+            self._ask_forwarder()
         self._post(self._on_event)(name, kind, told)
+
+    def _ask_forwarder(self) -> None:
+        """Any thread: the phone that talks asks within its call; without a call, one that is
+        registered refreshes that. A phone that has logged off stays so."""
+        if self._talker:
+            self._probe()
+            return
+        registered = self.use_case.state.registered
+        phone = next((name for name in PHONES if registered.get(name)), None)
+        if phone:
+            self.phones[phone].register()
 
     def restart(self, name: str, zombie: bool = False) -> None:
         program = self._programs[name]
