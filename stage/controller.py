@@ -376,12 +376,12 @@ class DemoController(QObject):
         if program.alive:
             self._back(name, "restarted")
         if self.forwarders.settle(name):
-            self._taken(time.monotonic())
+            self._found_active()
         self._refresh()
 
     def _on_hello(self, told: dict[str, Any]) -> None:
         if self.forwarders.hello(told):
-            self._taken(time.monotonic())
+            self._found_active()
         self._servers_up(time.monotonic())
 
     def _on_state(self, told: dict[str, Any]) -> None:
@@ -393,6 +393,14 @@ class DemoController(QObject):
             self._taken(float(told["monotonic"]))
             self._servers_up(float(told["monotonic"]))
         self._refresh()
+
+    def _found_active(self) -> None:
+        """It had the address before its event stream was read: no takeover event made a phone ask
+        it."""
+        self._taken(time.monotonic())
+        state = self.use_case.state
+        if state.forwarder_killed and state.answered_by_successor_at is None:
+            self._ask_forwarder()
 
     def _taken(self, at: float) -> None:
         """The active one of two forwarders is another than it was."""

@@ -38,6 +38,19 @@ def answers(demo: Demonstration) -> list[tuple[str, str]]:
     ]
 
 
+def test_a_forwarder_that_starts_as_the_active_one_is_asked_within_the_call(
+    demo: Demonstration,
+) -> None:
+    demo.talk()
+    demo.kill("forwarder2")
+    demo.until(lambda: demo.server("forwarder2") == "dead", "the standby is dead")
+    demo.kill("forwarder1")
+    demo.until(lambda: demo.window.headline == "No forwarder is alive", "both are dead")
+    demo.restart("forwarder2")
+    demo.until(lambda: "7a" in demo.steps, "forwarder2 has the address and passes the call")
+    assert ("Alice", "OPTIONS") in answers(demo)
+
+
 def test_a_takeover_without_a_call_logs_no_phone_on(demo: Demonstration) -> None:
     alice = demo.show.phones["Alice"]
     alice.unregister()
