@@ -158,6 +158,29 @@ def test_a_server_that_does_not_answer_is_told_at_its_field(
     assert sheet.focusWidget() is find(sheet, "server")
 
 
+def test_a_server_whose_name_is_looked_up_for_long_is_told_like_one_that_does_not_answer(
+    sheet, qtbot, monkeypatch
+) -> None:
+    found = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(*asked, **more):
+        found.wait(20.0)
+        return look_up(*asked, **more)
+
+    monkeypatch.setattr(account_dialog, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        fill(qtbot, sheet, user="alice@example.org", server="localhost")
+        assert "No server answers at localhost" in tried(qtbot, sheet)
+        assert find(sheet, "test", QPushButton).isEnabled()
+    finally:
+        found.set()
+        for thread in threading.enumerate():
+            if thread.name == "account-test":
+                thread.join(5.0)
+
+
 @pytest.mark.parametrize("server", ["no-such-computer.invalid", "two..dots"])
 def test_a_server_without_an_address_is_told_at_its_field(sheet, qtbot, server: str) -> None:
     fill(qtbot, sheet, user="alice", server=server)
