@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -84,6 +85,15 @@ def test_closing_stops_the_phones_and_the_window_does_not_freeze(pair, qtbot) ->
         assert not window.isVisible()
     assert alice.stopped
     assert bob.stopped
+
+
+def test_the_phones_of_a_pair_stop_at_the_same_time(pair, qtbot) -> None:
+    window, alice, bob = pair
+    both = threading.Barrier(2, timeout=3.0)
+    alice.stop = bob.stop = lambda timeout: both.wait()
+    with qtbot.waitSignal(window.gone, timeout=8000):
+        window.close()
+    assert not both.broken
 
 
 def test_a_phone_that_fails_to_stop_does_not_keep_the_window_from_going(qtbot) -> None:
