@@ -18,7 +18,7 @@ from PySide6.QtWidgets import QApplication, QDialogButtonBox, QLabel, QLineEdit,
 from qt_kit import FakePhone, find
 
 from sip.message import Request, parse, reply
-from softphone.gui import account_dialog
+from softphone.gui import account_dialog, app
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.app import Softphone
 from softphone.gui.event_bridge import Bridge
@@ -343,6 +343,22 @@ def test_set_up_once_it_opens_instead_of_the_pair(program, registrar, qtbot, tmp
     again.stop()
     entry(program, "pair").trigger()
     qtbot.waitUntil(lambda: len(program.window.panels) == 2, timeout=8000)
+
+
+def test_a_program_that_is_ended_while_it_says_what_cannot_start_opens_no_other_window(
+    program, qtbot, monkeypatch
+) -> None:
+    ended: list[bool] = []
+    program.open(program.pair)
+    first = program.window
+    monkeypatch.setattr(program._app, "quit", lambda: ended.append(True))
+    monkeypatch.setattr(app, "complain", lambda sentence: program.close())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        here = f"127.0.0.1:{taken.getsockname()[1]}"
+        program._reopen(parse_phones(parser().parse_args(["--user", "alice", "--listen", here])))
+        qtbot.waitUntil(lambda: bool(ended) or program.window is not first, timeout=8000)
+    assert ended
 
 
 def test_the_right_password_typed_in_the_panel_is_kept(program, registrar, qtbot) -> None:
