@@ -17,7 +17,8 @@ TIMER_C_SECONDS = 200.0
 # Copies of an INVITE come for so long: a phone repeats it for 32 s, and so does the network; a
 # frozen server drops those in its socket (receive_queue.py). One that rings the forwarder sends to
 # the next server for longer, until its final answer has passed (pending_messages.py): if a server
-# dies as it has saved that answer, this copy comes after the call's end.
+# dies as it has saved that answer, this copy comes after the call's end. Our forwarder says how old
+# it is (Failover-Kept); any other proxy that does the same does not.
 COPIES_SECONDS = 2 * PATIENCE
 
 

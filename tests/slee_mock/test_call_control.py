@@ -223,7 +223,8 @@ def test_a_phone_that_makes_its_call_ids_anew_after_each_start_can_call_again(
 
 
 def test_an_invite_that_rang_for_long_is_no_new_call_just_after_its_end(cluster):
-    """The forwarder sends it to the next server, if the first dies as it has saved the refusal."""
+    """A proxy sends it to the next server, if the first dies as it has saved the refusal, and does
+    not say how old it is, as our forwarder does (Failover-Kept)."""
     offered = ring(cluster)
     cluster.one(answer(offered, 180))
     cluster.now += 70
