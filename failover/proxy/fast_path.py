@@ -344,7 +344,8 @@ class FastPath:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
             pending = new(
-                PendingDatagram, (to, data, side, source, now, False, False, 0, False, False)
+                PendingDatagram,
+                (to, data, side, source, now, False, False, 0, False, False, now, now),
             )
             if method == b"ACK":
                 named = pointed.server is not None and not route.next_hop
@@ -416,7 +417,8 @@ class FastPath:
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
         pending = new(
-            PendingDatagram, (server.name, data, side, source, now, False, False, 0, False, False)
+            PendingDatagram,
+            (server.name, data, side, source, now, False, False, 0, False, False, now, now),
         )
         key = beneath(branch, others), method, status, tag
         failover.response_sent(server, key, pending, not others)

@@ -55,7 +55,8 @@ class PendingDatagram(NamedTuple):
     or did not handle it; `begun`: a server has passed this request on, or answered it
     provisionally; `failures`: how many servers in a row did not handle it, or went down within
     DEADLY_SECONDS of its coming; `provisional`: its sender has had a provisional response;
-    `handled`: the server has begun it since the last copy was sent there.
+    `handled`: the server has begun it since the last copy was sent there; `first_sent_at` and
+    `last_sent_at`: when this server was sent its first and its last copy.
     """
 
     server: str
@@ -68,6 +69,8 @@ class PendingDatagram(NamedTuple):
     failures: int = 0
     provisional: bool = False
     handled: bool = False
+    first_sent_at: float = 0.0
+    last_sent_at: float = 0.0
 
     @property
     def rings(self) -> bool:
@@ -161,8 +164,11 @@ class PendingMessages:
             begun = earlier.begun or datagram.begun
             failures = max(earlier.failures, datagram.failures)
             provisional = earlier.provisional or datagram.provisional
-            known = earlier.received_at, replayed, begun, failures, provisional
-            datagram = make(PendingDatagram, (*datagram[:4], *known, False))
+            known = earlier.received_at, replayed, begun, failures, provisional, False
+            first, last = datagram.first_sent_at, datagram.last_sent_at
+            if earlier.server == datagram.server:
+                first = earlier.first_sent_at
+            datagram = make(PendingDatagram, (*datagram[:4], *known, first, last))
         elif datagram.handled:
             datagram = datagram._replace(handled=False)  # by another server
         requests[key] = datagram
@@ -204,15 +210,20 @@ class PendingMessages:
     def _request(self, key: RequestKey) -> PendingDatagram | None:
         return self._requests.get(key) or self._ringing.get(key)
 
-    def mark_begun(self, key: RequestKey, provisional: bool) -> PendingDatagram | None:
+    def mark_begun(self, key: RequestKey, server: str, provisional: bool) -> PendingDatagram | None:
         """A server has passed a request on, or answered it provisionally. Returns the request, if
-        it is pending and this is the first time since its last copy was sent there."""
+        it is pending there and this is the first time since its last copy was sent there. It may
+        be pending at another server by now, which has not handled it by that."""
         datagram = self._requests.get(key)
-        if not datagram or (datagram.handled and (datagram.provisional or not provisional)):
+        if not datagram:
             return None
-        marks = True, datagram.failures, provisional or datagram.provisional, True
-        self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks))
-        return None if datagram.handled else datagram
+        handles = datagram.server == server and not datagram.handled
+        if not handles and datagram.begun and (datagram.provisional or not provisional):
+            return None
+        provisional = provisional or datagram.provisional
+        marks = True, datagram.failures, provisional, datagram.handled or handles
+        self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks, *datagram[10:]))
+        return datagram if handles else None
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -267,13 +278,19 @@ class PendingMessages:
             for each in datagrams
         )
 
-    def take_requests(self, server: str, before: float, most: int) -> list[PendingDatagram]:
+    def take_requests(
+        self, server: str, since: float, before: float, most: int
+    ) -> list[PendingDatagram]:
         """Takes the oldest requests that a server has not handled away from it, to be sent to
-        another one: those that came at `before` or earlier. They are in `hedged` then."""
+        another one: those that it was sent at `before` or earlier, and a copy of them at `since` or
+        later. They are in `hedged` then."""
         old = [
             (each.received_at, key)
             for key, each in self._requests.items()
-            if each.server == server and not each.handled and each.received_at <= before
+            if each.server == server
+            and not each.handled
+            and each.first_sent_at <= before
+            and each.last_sent_at >= since
         ]
         taken = []
         for _, key in sorted(old)[:most]:

@@ -373,7 +373,7 @@ class Failover:
     def _begun(self, server: Server, branch: bytes, method: bytes, provisional: bool) -> None:
         """The server has passed a request on, or answered it provisionally."""
         key = branch + method
-        request = self.pending.mark_begun(key, provisional)
+        request = self.pending.mark_begun(key, server.name, provisional)
         if request:
             _count_handled(server, request)
         if self.pending.hedged:
