@@ -193,7 +193,7 @@ class Core:
         """A phone's request goes to a server, whatever else it names."""
         request, datagram, now, branch, key, _, hint, own = forwarding
         old = datagram.replayed or datagram.received_at < now
-        if self.pending.is_answered(key) and (old or not self.table.usable):
+        if (old or not self.table.usable) and self.pending.is_answered(key, datagram.data):
             return NOTHING  # its 2xx has come
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
@@ -227,7 +227,12 @@ class Core:
         beneath = octets(request.vias[:2][-1].branch)
         method, to_tag = request.method.encode(), octets(request.to_tag)
         self.failover.request_passed_on(asker, beneath, method, to_tag)
-        if method == b"INVITE" and self.pending.is_answered_lately(beneath + method, now):
+        key = beneath + method
+        if (
+            method == b"INVITE"
+            and self.pending.may_be_answered_lately(key, now)
+            and self.pending.is_answered(key, datagram.data)
+        ):
             return self._drop(datagram, now, "answered", "its phone has answered", request)
         try:
             routes = request.routes
@@ -409,7 +414,7 @@ class Core:
         ends, pause = len(vias) == 1, self._pause(datagram)
         if not server or pause:
             if not ends:
-                self.pending.add_answer(key, now)
+                self.pending.add_answer(key, datagram.data, now)
             refuses = method == "INVITE" and response.status >= 300
             return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
         # it may have waited, and is owed as long as any other

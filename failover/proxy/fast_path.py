@@ -310,7 +310,7 @@ class FastPath:
                 raise NotOrdinary
             if method == b"INVITE":
                 asked = beneath(branch, others) + method
-                if core.pending.is_answered_lately(asked, now):
+                if core.pending.may_be_answered_lately(asked, now):
                     raise NotOrdinary
             target = self._reachable(goal, source)
             server, to, own = asker, PHONES, self._own[target]

@@ -31,6 +31,7 @@ from collections import Counter, deque
 from typing import NamedTuple, TypeVar
 
 from plumbing.address import Address
+from sip.message import parse
 from sip.timing import PATIENCE
 
 MAX_DATAGRAMS = 10_000
@@ -125,9 +126,8 @@ class PendingMessages:
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
-        self._answered: dict[
-            RequestKey, float
-        ] = {}  # INVITEs whose 2xx has come from a phone, when
+        # by the key of an INVITE: the 2xx that has come from a phone, and when
+        self._answered: dict[RequestKey, tuple[bytes, float]] = {}
         # Requests that were sent to another server too -> the one that had them first.
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
@@ -250,22 +250,25 @@ class PendingMessages:
         refusal = self._refusals.get(branch)
         return refusal is not None and refusal.own
 
-    def add_answer(self, key: OneWayKey, now: float) -> None:
+    def add_answer(self, key: OneWayKey, data: bytes, now: float) -> None:
         """A phone's response was passed to a server, or waits for one."""
         branch, method, status, _ = key
         if method == b"INVITE" and b"200" <= status < b"300":
-            self._answered[branch + method] = now
+            self._answered[branch + method] = data, now
             if len(self._answered) > MAX_ANSWERED:
                 del self._answered[next(iter(self._answered))]
 
-    def is_answered(self, key: RequestKey) -> bool:
-        """Is this an INVITE whose 2xx has come from a phone?"""
-        return key in self._answered
+    def is_answered(self, key: RequestKey, invite: bytes) -> bool:
+        """Is this an INVITE whose 2xx has come from a phone? An old phone may use one branch for
+        all its calls, so Call-ID and CSeq have to be the same too."""
+        answer = self._answered.get(key)
+        return answer is not None and _transaction(answer[0]) == _transaction(invite)
 
-    def is_answered_lately(self, key: RequestKey, now: float) -> bool:
-        """Has it come so lately that a server may not know of it? It may have got the INVITE
-        first, from one that went down, and pass it on behind the answer."""
-        return now - self._answered.get(key, float("-inf")) <= PATIENCE
+    def may_be_answered_lately(self, key: RequestKey, now: float) -> bool:
+        """Has a 2xx for this key come so lately that a server may not know of it? It may have got
+        the INVITE first, from one that went down, and pass it on behind the answer."""
+        answer = self._answered.get(key)
+        return answer is not None and now - answer[1] <= PATIENCE
 
     # -- all of a server's -------------------------------------------------------------------------
 
@@ -324,7 +327,8 @@ class PendingMessages:
         ended, self._ended = _split(self._ended, server)
         settled = {branch + method for branch, method, status, _ in one_way if status[:1] == b"2"}
         for key in requests.keys() & (settled | self._answered.keys()):
-            self._octets -= len(requests.pop(key).data)
+            if key in settled or self.is_answered(key, requests[key].data):
+                self._octets -= len(requests.pop(key).data)
         owed = [*requests.values(), *one_way.values()]
         moved = [each.taken(now) for each in (*owed, *ended.values())]
         self.moved.extend(sorted(moved, key=lambda each: each.received_at))
@@ -379,6 +383,12 @@ class PendingMessages:
         self._counters["inflight.expired" if old else "inflight.overflow"] += 1
         self.remove_request(key)
         return True
+
+
+def _transaction(data: bytes) -> tuple[str, int]:
+    """The Call-ID and the CSeq number of a message that was passed on."""
+    message = parse(data, in_passing=True)
+    return message.call_id, message.cseq.number
 
 
 def _split(

@@ -246,7 +246,7 @@ class Failover:
         server.relayed += not ends
         self.pending.add_one_way(key, datagram, ends)
         if not ends:
-            self.pending.add_answer(key, datagram.received_at)
+            self.pending.add_answer(key, datagram.data, datagram.received_at)
 
     def count_kept(self) -> None:
         """A datagram that the last lost server owed was put into the outage queue."""

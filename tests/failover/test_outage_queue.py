@@ -155,6 +155,19 @@ def test_nor_by_a_survivor_that_had_got_the_invite_before_the_answer():
     assert core.quick(onward, *at, 140.0), "another call, of a phone that makes its branches anew"
 
 
+def test_a_phone_that_uses_one_branch_for_all_its_calls_may_call_again_after_an_answer():
+    core = make_core()
+    for n, call_id in enumerate(["one", "two"]):
+        now = 100.0 + 10 * n
+        invite = request(branch="z9hG4bKever", call_id=call_id)
+        onward = passed_on(phone(core, invite, now).sends[0].data, "192.0.2.11:5070")
+        (at_bob,) = core.receive(onward, "server1", SERVERS["server1"], now).sends
+        core.receive(answer(at_bob.data), PHONES, BOB, now + 0.5)
+    phone(core, request(branch="z9hG4bKever", call_id="three"), 115.0)
+    (moved,) = core.failover.signal("server1", REFUSED, 116.0, "refused").sends
+    assert (moved.to, field(moved.data, "Call-ID")) == ("server2", "three")
+
+
 def passed_on(invite, server):
     """An INVITE as a server sends it to Bob's phone."""
     invite = invite.replace(b"Failover-Kept: 1.000\r\n", b"")
