@@ -54,7 +54,6 @@ from sip.uri import Uri
 MAX_FORWARDS = 70
 # Seconds: a phone that got 503 finds the forwarder recovered, or gets it again.
 RETRY_AFTER = "2"
-RETRY_SECONDS = 1.0
 
 
 class Forwarding(NamedTuple):
@@ -274,7 +273,7 @@ class Core:
         first_received = datagram.received_at
         pending = datagram._replace(server=server.name, first_sent_at=now, last_sent_at=now)
         if self.outage_queue.released:
-            first_received = min(first_received, self.outage_queue.released.get(key, now))
+            first_received = self.outage_queue.first_received(key, first_received)
             if request.method in HANG_UPS and key in self.outage_queue.released:
                 # it may be old already, and is owed as long as any other
                 pending = pending._replace(received_at=now)
@@ -308,10 +307,9 @@ class Core:
             note = "each server that had it failed" if tried else "no server lives"
             raise Refused(note, 503, "no-server")
         proven = proven or datagram.begun or request_key(branch, "INVITE") in self.outage_queue
-        # None that is up takes it: it is not to be released before that may have changed.
-        pause = RETRY_SECONDS if self.table.usable and not self.table.hot else 0.0
-        due = now + max(pause, self._pause(datagram))
-        kept = KeptMessage(datagram, request.method in HANG_UPS, due)
+        ends_call = request.method in HANG_UPS
+        begins = datagram.side == PHONES and request.method == "INVITE" and not request.to_tag
+        kept = KeptMessage(datagram, ends_call, now + self._pause(datagram), begins)
         return self._keep(key, request, kept, proven, now)
 
     def _keep(
@@ -326,7 +324,7 @@ class Core:
         datagram = kept.datagram
         if datagram.replayed:
             self.failover.count_kept()
-        first_received = min(datagram.received_at, self.outage_queue.released.get(key, now))
+        first_received = self.outage_queue.first_received(key, datagram.received_at)
         kept = kept._replace(datagram=datagram._replace(received_at=first_received))
         if not self.outage_queue.add(key, kept, proven):
             return NOTHING

@@ -268,8 +268,11 @@ def test_but_not_to_one_that_answers_heartbeats_with_503_for_that_may_refuse_it(
     core.failover.signal("server2", ANSWER, 100.5, "answers with 503", True)
     assert core.failover.signal("server1", REFUSED, 101.0, "refused").sends == ()
     for n in range(30):
-        assert core.failover.on_timer(101.0 + n / 10).sends == ()
-    assert core.counters["kept"] <= 4, "it is looked at now and then, and not all the time"
+        told = core.failover.on_timer(101.0 + n / 10)
+        assert told.sends == () and not any(isinstance(each, Released) for each in told.events)
+    assert core.counters["kept"] == 1 and len(core.outage_queue) == 1
+    record = core.failover.records[-1]
+    assert (record.in_flight, record.replayed, record.kept) == (1, 0, 1)
     (passed,) = core.failover.signal("server2", ANSWER, 104.5, "answers", False).sends
     assert head(passed.data)[0].split()[0] == "INVITE"
 
@@ -443,6 +446,30 @@ def test_the_copy_of_one_that_was_lost_on_its_way_still_tells_when_the_first_cam
     core.failover.on_timer(151.0)
     (later,) = phone(core, in_call(core), 151.0).sends
     assert field(later.data, "Failover-Kept") is None and not core.outage_queue.released
+
+
+def test_so_it_does_if_another_one_went_on_after_it():
+    core = make_core()
+    ring(core)
+    kill(core)
+    phone(core, in_call(core), 102.0)
+    for n in range(3):
+        core.failover.signal("server2", ANSWER, 110.0 + n / 10, "answers with 503", True)
+    assert len(core.outage_queue) == 1, "the INVITE, which wants a server that takes new calls"
+    (invite,) = core.failover.signal("server2", ANSWER, 111.0, "answers", False).sends
+    assert head(invite.data)[0].startswith("INVITE ")
+    (again,) = phone(core, in_call(core), 112.0).sends
+    assert field(again.data, "Failover-Kept") == "10.000"
+
+
+def test_how_many_that_went_on_are_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(outage_queue, "MAX_MESSAGES", 20)
+    core = make_core()
+    for n in range(30):
+        kill(core, now=101.0 + n)
+        phone(core, in_call(core, branch=f"z9hG4bK{n}"), 101.2 + n)
+        assert len(revive(core, now=101.5 + n)) >= 1
+    assert len(core.outage_queue.released) == 20
 
 
 def test_watchers_hear_what_waits_and_when_it_goes_on():
