@@ -205,8 +205,12 @@ class Core:
         )
         if not server and datagram.rings:
             server, why = self.table.draining, "no other is left"
-        # in the queue although a server is up: a copy of what has a pause
-        if not server or key in self.outage_queue or self._pause(datagram):
+        # in the queue although a server is up: a copy of what has a pause, or an INVITE that waits
+        # for another server, and with it its CANCEL
+        waits = key in self.outage_queue or (
+            request.method == "CANCEL" and request_key(branch, "INVITE") in self.outage_queue
+        )
+        if not server or waits or self._pause(datagram):
             return self._no_server(forwarding, proven=hint in self.table.by_hint)
         self.lines.replace_dead(request, server)
         self.lines.record_route(request, own, server)
@@ -306,10 +310,14 @@ class Core:
             tried = self._pause(datagram)
             note = "each server that had it failed" if tried else "no server lives"
             raise Refused(note, 503, "no-server")
-        proven = proven or datagram.begun or request_key(branch, "INVITE") in self.outage_queue
+        invite = self.outage_queue.get(request_key(branch, "INVITE"))
+        proven = proven or datagram.begun or invite is not None
         ends_call = request.method in HANG_UPS
+        due = now + self._pause(datagram)
         begins = datagram.side == PHONES and request.method == "INVITE" and not request.to_tag
-        kept = KeptMessage(datagram, ends_call, now + self._pause(datagram), begins)
+        if invite and request.method == "CANCEL":
+            due, begins = max(due, invite.due), invite.begins
+        kept = KeptMessage(datagram, ends_call, due, begins)
         return self._keep(key, request, kept, proven, now)
 
     def _keep(

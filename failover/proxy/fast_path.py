@@ -302,6 +302,8 @@ class FastPath:
             raise NotOrdinary
         if now < queue.paused_until and key in queue:
             raise NotOrdinary
+        if method == b"CANCEL" and signed + b"INVITE" in queue:
+            raise NotOrdinary
         goal = route.next_hop or pointed
         creates = method in CREATING and not tag
         top, target = b"", None

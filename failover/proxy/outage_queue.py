@@ -10,7 +10,8 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
     answers any more, but they end a call and its bill. So is the refusal of an INVITE, whose caller
     hears it ring until it comes (17.1.1.2). An INVITE that has a provisional response is kept for
     RINGING_SECONDS, everything else for 64*T1, after which no sender waits for it. An INVITE waits
-    for a server that takes new calls or is draining, everything else for any that is up.
+    for a server that takes new calls or is draining, and its CANCEL with it, everything else for
+    any that is up.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
     copy of it still counts as having come when the first one did.
  4. A message may be what the servers go down of. One that failed at more servers than there are
@@ -85,6 +86,9 @@ class OutageQueue:
 
     def __contains__(self, key: RequestKey | OneWayKey) -> bool:
         return key in self._proven or key in self._unproven
+
+    def get(self, key: RequestKey | OneWayKey) -> KeptMessage | None:
+        return self._proven.get(key) or self._unproven.get(key)
 
     def add(self, key: RequestKey | OneWayKey, message: KeptMessage, proven: bool) -> bool:
         """Keeps a message, or the newer copy of one. False for a copy."""

@@ -277,6 +277,25 @@ def test_but_not_to_one_that_answers_heartbeats_with_503_for_that_may_refuse_it(
     assert head(passed.data)[0].split()[0] == "INVITE"
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_its_hang_up_waits_with_it_for_the_server_that_takes_both(quick):
+    """One that gets the CANCEL first knows nothing of the call, says 481, and rings the phone when
+    it gets the INVITE."""
+    core = make_core()
+    ring(core)
+    core.failover.signal("server2", ANSWER, 100.5, "answers with 503", True)
+    core.failover.signal("server1", REFUSED, 101.0, "refused")
+    cancel = request("CANCEL", branch="z9hG4bKa1", call_id="call-1")
+    assert not quick or core.quick(cancel, PHONES, ALICE, 102.0) is None
+    for n in range(3):
+        assert phone(core, cancel, 102.0 + n / 2).sends == ()
+        assert core.failover.on_timer(102.1 + n / 2).sends == ()
+    assert core.counters["kept"] == 2
+    sends = core.failover.signal("server2", ANSWER, 104.5, "answers", False).sends
+    assert [head(each.data)[0].split()[0] for each in sends] == ["INVITE", "CANCEL"]
+    assert field(sends[1].data, "Failover-Kept") == "2.500"
+
+
 def test_one_that_rings_is_not_refused_after_its_caller_has_asked_again():
     """The copy that came last does not show that a phone rings."""
     core = make_core()
