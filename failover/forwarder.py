@@ -101,6 +101,7 @@ class Forwarder:
         self._watcher = AddressWatcher(self._loop, settings.listen, self)
         self._visibility, self._track_file = ServerVisibility(), TrackFile("")
         self._next_clear = 0.0
+        self._finished = False
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -167,9 +168,11 @@ class Forwarder:
         return self._loop.ask(lambda: status.summary(self._core, self.ha_state))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Calls the function periodically on the `sip` thread."""
+        """Calls the function periodically on the `sip` thread, until the forwarder is stopped."""
 
         def again() -> None:
+            if self._finished:
+                return
             self._loop.at(time.monotonic() + seconds, again)
             function()
 
@@ -246,13 +249,15 @@ class Forwarder:
             self._event_log.trouble("track", text)
 
     def _finish(self) -> None:
+        # Timers that are due still run in this turn: they must write and open nothing any more.
+        self._finished = True
         for step in (
             self._watcher.stop,
+            self._registrations.close,
             partial(self._write_track_file, False),
             partial(self._relay.finish, DRAIN_SECONDS),
             self.release_address,
             self._links.close_all,
-            self._registrations.close,
             self._event_log.close,
         ):
             self._loop.call(step)

@@ -48,6 +48,7 @@ from plumbing.throttled_log import ThrottledLog
 READABLE = getattr(select, "EPOLLIN", 0)
 MAX_READY = 64  # sockets in a turn; the others are the first of the next
 RETRY_SECONDS = 0.05  # until the sockets are waited for again, after the system has refused to
+LOOK_INTERVAL = 0.2  # seconds between two looks whether a loop that is to answer still runs
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -166,8 +167,11 @@ class Loop:
                     answer.set_exception(error)
 
         self.post(run)
-        with contextlib.suppress(FutureTimeout):
-            answer.exception(timeout)  # waits; raises nothing that the function raises
+        end = time.monotonic() + timeout
+        while not answer.done() and self.running and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(FutureTimeout):
+                # waits; raises nothing that the function raises
+                answer.exception(min(left, LOOK_INTERVAL))
         undone = answer.cancel()
         if answer.done() and not undone:
             return answer.result()

@@ -265,14 +265,22 @@ class DemoController(QObject):
     def _forwarder_told(self, name: str, kind: str, told: dict[str, Any]) -> None:
         """On the thread that reads its events.
 
-        A phone asks the new holder of the address at once, within its call if it talks: the answer
-        ends `forwarder_takeover_ms`.
+        A phone asks the new holder of the address at once: the answer ends `forwarder_takeover_ms`.
         """
-        if kind == "takeover":
-            self._probe()
-            if not self._talker:
-                self.phones[PHONES[0]].register()
+        if kind == "takeover" and told.get("to") == "active":
+            self._ask_forwarder()
         self._post(self._on_event)(name, kind, told)
+
+    def _ask_forwarder(self) -> None:
+        """Any thread: the phone that talks asks within its call; without a call, one that is
+        registered refreshes that. A phone that has logged off stays so."""
+        if self._talker:
+            self._probe()
+            return
+        registered = self.use_case.state.registered
+        phone = next((name for name in PHONES if registered.get(name)), None)
+        if phone:
+            self.phones[phone].register()
 
     def restart(self, name: str, zombie: bool = False) -> None:
         program = self._programs[name]
@@ -368,12 +376,12 @@ class DemoController(QObject):
         if program.alive:
             self._back(name, "restarted")
         if self.forwarders.settle(name):
-            self._taken(time.monotonic())
+            self._found_active()
         self._refresh()
 
     def _on_hello(self, told: dict[str, Any]) -> None:
         if self.forwarders.hello(told):
-            self._taken(time.monotonic())
+            self._found_active()
         self._servers_up(time.monotonic())
 
     def _on_state(self, told: dict[str, Any]) -> None:
@@ -385,6 +393,14 @@ class DemoController(QObject):
             self._taken(float(told["monotonic"]))
             self._servers_up(float(told["monotonic"]))
         self._refresh()
+
+    def _found_active(self) -> None:
+        """It had the address before its event stream was read: no takeover event made a phone ask
+        it."""
+        self._taken(time.monotonic())
+        state = self.use_case.state
+        if state.forwarder_killed and state.answered_by_successor_at is None:
+            self._ask_forwarder()
 
     def _taken(self, at: float) -> None:
         """The active one of two forwarders is another than it was."""

@@ -28,6 +28,7 @@ class Admin:
     """Serves on threads of its own; reads everything through the forwarder's `sip` thread."""
 
     def __init__(self, address: Address, forwarder: Forwarder) -> None:
+        """Raises OSError naming the address."""
         self._forwarder = forwarder
         page = _file("page.html", "text/html")
         style, script = _file("page.css", "text/css"), _file("page.js", "text/javascript")
@@ -44,7 +45,6 @@ class Admin:
         self._server = HttpServer(address, routes, "admin")
 
     def start(self) -> None:
-        """Raises OSError naming the address."""
         self._server.start()
 
     def stop(self) -> None:

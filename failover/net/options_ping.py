@@ -9,6 +9,7 @@ it; all others ignore it (RFC 3261 8.2.2).
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from ipaddress import ip_address
@@ -24,6 +25,8 @@ from sip.message import Response, parse
 MAX_DATAGRAM = 65_535  # octets
 MAX_PER_TURN = 64  # datagrams read before other sockets have their turn
 SILENCE_SHARE = 0.3  # of `patience`, which is a little more than the time until a server is DOWN
+# what a send fails with until the forwarder has noticed that its virtual address is gone
+ADDRESS_HAS_LEFT = {errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENETUNREACH}
 SERVICE_UNAVAILABLE = 503  # RFC 3261 21.5.4: the server is up and accepts no new calls
 
 
@@ -84,7 +87,7 @@ class PingSockets:
     from there. But a virtual address may be on two computers while they do not hear each other, and
     then the answers may go to the other one. So, while the first socket gets no answer, every
     second ping leaves from the second one, which is bound to the address that the system prefers;
-    and so does one that the first socket cannot send.
+    and so does one that the first socket cannot send because its address has left.
     """
 
     def __init__(self, server: Address, token: str, listen_host: str) -> None:
@@ -109,8 +112,8 @@ class PingSockets:
         request = self._ping.request(now, patience, role)
         try:
             self.socks[self._turn].send(request)
-        except OSError as error:  # a virtual address may have left, which is not noticed yet
-            if isinstance(error, ConnectionError) or self._turn == len(self.socks) - 1:
+        except OSError as error:
+            if error.errno not in ADDRESS_HAS_LEFT or self._turn == len(self.socks) - 1:
                 raise
             self.socks[-1].send(request)
 

@@ -26,7 +26,7 @@ from failover.upstream.server_registration import (
     Result,
 )
 from plumbing.address import Address, format_address
-from plumbing.event_loop import Loop
+from plumbing.event_loop import Loop, Timer
 from plumbing.udp_socket import bind_udp, family_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class RegistrationListener:
             lambda address: family_of(address[0]) == family_of(settings.listen[0]),
         )
         self._sock: socket.socket | None = None
+        self._timer: Timer | None = None  # of the next sweep
         self._in_use: tuple[ServerLine, ...] = ()  # the registered servers that the forwarder uses
 
     def open(self, loop: Loop) -> None:
@@ -84,6 +85,8 @@ class RegistrationListener:
         self._sweep(loop)
 
     def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
         if self._sock:
             self._sock.close()
 
@@ -131,7 +134,7 @@ class RegistrationListener:
     # -- time --------------------------------------------------------------------------------------
 
     def _sweep(self, loop: Loop) -> None:
-        loop.at(time.monotonic() + SWEEP_INTERVAL, lambda: self._sweep(loop))
+        self._timer = loop.at(time.monotonic() + SWEEP_INTERVAL, lambda: self._sweep(loop))
         gone = self._registration.sweep(time.monotonic(), self._timeout, self._forwarder.health())
         # some are gone, or the last change has failed
         if self._registration.lines() != self._in_use:

@@ -44,12 +44,14 @@ def _ask(address: Address, patience: float) -> int | None:
         end = time.monotonic() + patience
         while (now := time.monotonic()) < end:
             sock.send(ping.request(now, patience))
-            sock.settimeout(min(REPEAT_INTERVAL, end - now))
-            try:
-                data = sock.recv(MAX_DATAGRAM)
-            except TimeoutError:
-                continue
-            answer = ping.response(data, time.monotonic(), patience)
-            if answer:
-                return answer.status
+            repeat_at = min(now + REPEAT_INTERVAL, end)
+            while (now := time.monotonic()) < repeat_at:
+                sock.settimeout(repeat_at - now)
+                try:
+                    data = sock.recv(MAX_DATAGRAM)
+                except TimeoutError:
+                    break
+                answer = ping.response(data, time.monotonic(), patience)
+                if answer:
+                    return answer.status
     return None

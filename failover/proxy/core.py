@@ -54,7 +54,6 @@ from sip.uri import Uri
 MAX_FORWARDS = 70
 # Seconds: a phone that got 503 finds the forwarder recovered, or gets it again.
 RETRY_AFTER = "2"
-RETRY_SECONDS = 1.0
 
 
 class Forwarding(NamedTuple):
@@ -193,7 +192,7 @@ class Core:
         """A phone's request goes to a server, whatever else it names."""
         request, datagram, now, branch, key, _, hint, own = forwarding
         old = datagram.replayed or datagram.received_at < now
-        if self.pending.is_answered(key) and (old or not self.table.usable):
+        if (old or not self.table.usable) and self.pending.is_answered(key, datagram.data):
             return NOTHING  # its 2xx has come
         new = not request.to_tag and request.method not in ("ACK", "CANCEL")
         server, why = self.failover.choose(
@@ -206,8 +205,12 @@ class Core:
         )
         if not server and datagram.rings:
             server, why = self.table.draining, "no other is left"
-        # in the queue although a server is up: a copy of what has a pause
-        if not server or key in self.outage_queue or self._pause(datagram):
+        # in the queue although a server is up: a copy of what has a pause, or an INVITE that waits
+        # for another server, and with it its CANCEL
+        waits = key in self.outage_queue or (
+            request.method == "CANCEL" and request_key(branch, "INVITE") in self.outage_queue
+        )
+        if not server or waits or self._pause(datagram):
             return self._no_server(forwarding, proven=hint in self.table.by_hint)
         self.lines.replace_dead(request, server)
         self.lines.record_route(request, own, server)
@@ -227,7 +230,12 @@ class Core:
         beneath = octets(request.vias[:2][-1].branch)
         method, to_tag = request.method.encode(), octets(request.to_tag)
         self.failover.request_passed_on(asker, beneath, method, to_tag)
-        if method == b"INVITE" and self.pending.is_answered_lately(beneath + method, now):
+        key = beneath + method
+        if (
+            method == b"INVITE"
+            and self.pending.may_be_answered_lately(key, now)
+            and self.pending.is_answered(key, datagram.data)
+        ):
             return self._drop(datagram, now, "answered", "its phone has answered", request)
         try:
             routes = request.routes
@@ -267,9 +275,9 @@ class Core:
         own = self.lines.towards_server(server.address[0])
         self.lines.push_via(request, own, branch, datagram.side, back)
         first_received = datagram.received_at
-        pending = PendingDatagram(server.name, *datagram[1:])
+        pending = datagram._replace(server=server.name, first_sent_at=now, last_sent_at=now)
         if self.outage_queue.released:
-            first_received = min(first_received, self.outage_queue.released.get(key, now))
+            first_received = self.outage_queue.first_received(key, first_received)
             if request.method in HANG_UPS and key in self.outage_queue.released:
                 # it may be old already, and is owed as long as any other
                 pending = pending._replace(received_at=now)
@@ -302,11 +310,14 @@ class Core:
             tried = self._pause(datagram)
             note = "each server that had it failed" if tried else "no server lives"
             raise Refused(note, 503, "no-server")
-        proven = proven or datagram.begun or request_key(branch, "INVITE") in self.outage_queue
-        # None that is up takes it: it is not to be released before that may have changed.
-        pause = RETRY_SECONDS if self.table.usable and not self.table.hot else 0.0
-        due = now + max(pause, self._pause(datagram))
-        kept = KeptMessage(datagram, request.method in HANG_UPS, due)
+        invite = self.outage_queue.get(request_key(branch, "INVITE"))
+        proven = proven or datagram.begun or invite is not None
+        ends_call = request.method in HANG_UPS
+        due = now + self._pause(datagram)
+        begins = datagram.side == PHONES and request.method == "INVITE" and not request.to_tag
+        if invite and request.method == "CANCEL":
+            due, begins = max(due, invite.due), invite.begins
+        kept = KeptMessage(datagram, ends_call, due, begins)
         return self._keep(key, request, kept, proven, now)
 
     def _keep(
@@ -321,7 +332,7 @@ class Core:
         datagram = kept.datagram
         if datagram.replayed:
             self.failover.count_kept()
-        first_received = min(datagram.received_at, self.outage_queue.released.get(key, now))
+        first_received = self.outage_queue.first_received(key, datagram.received_at)
         kept = kept._replace(datagram=datagram._replace(received_at=first_received))
         if not self.outage_queue.add(key, kept, proven):
             return NOTHING
@@ -409,11 +420,13 @@ class Core:
         ends, pause = len(vias) == 1, self._pause(datagram)
         if not server or pause:
             if not ends:
-                self.pending.add_answer(key, now)
+                self.pending.add_answer(key, datagram.data, now)
             refuses = method == "INVITE" and response.status >= 300
             return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
         # it may have waited, and is owed as long as any other
-        pending = datagram._replace(server=server.name, received_at=now)
+        pending = datagram._replace(
+            server=server.name, received_at=now, first_sent_at=now, last_sent_at=now
+        )
         self.failover.response_sent(server, key, pending, ends)
         return self._passed(response, datagram, now, Send(server.name, response.to_bytes()), why)
 

@@ -302,6 +302,8 @@ class FastPath:
             raise NotOrdinary
         if now < queue.paused_until and key in queue:
             raise NotOrdinary
+        if method == b"CANCEL" and signed + b"INVITE" in queue:
+            raise NotOrdinary
         goal = route.next_hop or pointed
         creates = method in CREATING and not tag
         top, target = b"", None
@@ -310,7 +312,7 @@ class FastPath:
                 raise NotOrdinary
             if method == b"INVITE":
                 asked = beneath(branch, others) + method
-                if core.pending.is_answered_lately(asked, now):
+                if core.pending.may_be_answered_lately(asked, now):
                     raise NotOrdinary
             target = self._reachable(goal, source)
             server, to, own = asker, PHONES, self._own[target]
@@ -344,7 +346,8 @@ class FastPath:
             core.failover.request_passed_on(asker, beneath(branch, others), method, tag)
         else:
             pending = new(
-                PendingDatagram, (to, data, side, source, now, False, False, 0, False, False)
+                PendingDatagram,
+                (to, data, side, source, now, False, False, 0, False, False, now, now),
             )
             if method == b"ACK":
                 named = pointed.server is not None and not route.next_hop
@@ -416,7 +419,8 @@ class FastPath:
         if not server:
             return new(Send, (PHONES, start + rest, via.back_address))
         pending = new(
-            PendingDatagram, (server.name, data, side, source, now, False, False, 0, False, False)
+            PendingDatagram,
+            (server.name, data, side, source, now, False, False, 0, False, False, now, now),
         )
         key = beneath(branch, others), method, status, tag
         failover.response_sent(server, key, pending, not others)

@@ -201,21 +201,23 @@ class HeaderRewriter:
             request.push("Path", f"<sip:{format_address(own)};lr>")
 
     def replace_dead(self, request: Request, successor: Server) -> None:
-        """Replaces the address of a server that is down, or has left the list, by its successor's,
-        in the first Route and the Request-URI."""
+        """Replaces the address of a server that is down by its successor's, in the first Route and
+        the Request-URI; in a dialog also that of one that has left the list. What begins something
+        new names such an address only if there is somebody else by now."""
         route = request.routes[:1]
-        if route and self._is_dead(route[0].uri.address()):
+        in_dialog = bool(request.to_tag)
+        if route and self._is_dead(route[0].uri.address(), in_dialog):
             moved = _with_address(route[0].uri, successor.address)
             request.replace_top("Route", str(NameAddr(moved, route[0].display, route[0].params)))
         if request.uri[:4].lower() in ("sip:", "sips"):
             uri = Uri.parse(request.uri)
-            if self._is_dead(uri.address()):
+            if self._is_dead(uri.address(), in_dialog):
                 request.uri = str(_with_address(uri, successor.address))
 
-    def _is_dead(self, address: Address) -> bool:
+    def _is_dead(self, address: Address, in_dialog: bool) -> bool:
         server = self.table.by_address.get(address)
         if server is None:
-            return address in self.table.former
+            return in_dialog and address in self.table.former
         return not server.accepts_dialogs
 
     # -- Failover-Kept -----------------------------------------------------------------------------

@@ -9,7 +9,9 @@ its own timers (RFC 3261 17.1.1.2, 17.1.2.2, 13.3.1.4).
  2. BYE and CANCEL are kept until a server is up, however long that takes: nobody waits for their
     answers any more, but they end a call and its bill. So is the refusal of an INVITE, whose caller
     hears it ring until it comes (17.1.1.2). An INVITE that has a provisional response is kept for
-    RINGING_SECONDS, everything else for 64*T1, after which no sender waits for it.
+    RINGING_SECONDS, everything else for 64*T1, after which no sender waits for it. An INVITE waits
+    for a server that takes new calls or is draining, and its CANCEL with it, everything else for
+    any that is up.
  3. A released message may be lost on its way to the server. So for REMEMBERED_SECONDS the next
     copy of it still counts as having come when the first one did.
  4. A message may be what the servers go down of. One that failed at more servers than there are
@@ -45,11 +47,20 @@ MAX_DOUBLINGS = 7  # of the pause, which is at most eight and a half minutes
 
 class KeptMessage(NamedTuple):
     """`ends_call`: it is a hang-up, or refuses an INVITE; `due`: it is not released before that
-    time."""
+    time; `begins`: it waits for a server that takes what begins something (ServerTable.hot and
+    .draining), and not for one that only keeps the calls it has."""
 
     datagram: PendingDatagram
     ends_call: bool
     due: float
+    begins: bool = False
+
+
+class Release(NamedTuple):
+    """A message that went on. `first_received`: when its first copy came."""
+
+    first_received: float
+    at: float
 
 
 def pause_seconds(excess: int) -> float:
@@ -66,9 +77,8 @@ class OutageQueue:
         self._proven: dict[RequestKey | OneWayKey, KeptMessage] = {}
         self._unproven: dict[RequestKey | OneWayKey, KeptMessage] = {}
         self._octets = 0
-        # messages that went on lately: when the first copy of each came
-        self.released: dict[RequestKey | OneWayKey, float] = {}
-        self._released_at = 0.0
+        # the messages that went on lately, the latest last
+        self.released: dict[RequestKey | OneWayKey, Release] = {}
         self.paused_until = 0.0  # later than that no message in here has a pause
 
     def __len__(self) -> int:
@@ -76,6 +86,9 @@ class OutageQueue:
 
     def __contains__(self, key: RequestKey | OneWayKey) -> bool:
         return key in self._proven or key in self._unproven
+
+    def get(self, key: RequestKey | OneWayKey) -> KeptMessage | None:
+        return self._proven.get(key) or self._unproven.get(key)
 
     def add(self, key: RequestKey | OneWayKey, message: KeptMessage, proven: bool) -> bool:
         """Keeps a message, or the newer copy of one. False for a copy."""
@@ -100,22 +113,35 @@ class OutageQueue:
             self._remove_oldest()
         return earlier is None
 
-    def release(self, now: float) -> list[PendingDatagram]:
-        """Empties the queue but for what has a pause. Returns what is not too old, in the order in
-        which it first came."""
+    def release(self, now: float, begins: bool) -> list[PendingDatagram]:
+        """Empties the queue but for what has a pause, and, unless `begins`, for what waits for a
+        server that takes new things. Returns what is not too old, in the order in which it first
+        came."""
         self.expire(now)
         released: dict[RequestKey | OneWayKey, PendingDatagram] = {}
         for kept in (self._proven, self._unproven):
-            for key in [key for key, message in kept.items() if message.due <= now]:
+            due = [
+                key
+                for key, message in kept.items()
+                if message.due <= now and (begins or not message.begins)
+            ]
+            for key in due:
                 released[key] = kept.pop(key).datagram
-        if released:
-            self._octets -= sum(len(datagram.data) for datagram in released.values())
-            self.released = {key: datagram.received_at for key, datagram in released.items()}
-            self._released_at = now
+        self._octets -= sum(len(datagram.data) for datagram in released.values())
+        for key, datagram in released.items():
+            self.released.pop(key, None)
+            self.released[key] = Release(datagram.received_at, now)
+        while len(self.released) > MAX_MESSAGES:
+            del self.released[next(iter(self.released))]
         return sorted(released.values(), key=lambda each: each.received_at)
 
+    def first_received(self, key: RequestKey | OneWayKey, received_at: float) -> float:
+        """When the first copy of a message came, of which one came at `received_at`."""
+        release = self.released.get(key)
+        return min(release.first_received, received_at) if release else received_at
+
     def clear(self) -> None:
-        self.released = {}
+        self.released.clear()
         self._proven.clear()
         self._unproven.clear()
         self._octets = 0
@@ -127,12 +153,15 @@ class OutageQueue:
 
     def expire(self, now: float) -> None:
         """Removes what is too old. Called several times a second."""
-        if now - self._released_at > REMEMBERED_SECONDS:
-            self.released = {}
+        while self.released:
+            key, release = next(iter(self.released.items()))
+            if now - release.at <= REMEMBERED_SECONDS:
+                break
+            del self.released[key]
         for kept in (self._proven, self._unproven):
             old = [
                 key
-                for key, (datagram, ends_call, _) in kept.items()
+                for key, (datagram, ends_call, _, _) in kept.items()
                 if not ends_call
                 and now - datagram.received_at
                 > (RINGING_SECONDS if datagram.lasting else KEPT_SECONDS)

@@ -31,6 +31,7 @@ from collections import Counter, deque
 from typing import NamedTuple, TypeVar
 
 from plumbing.address import Address
+from sip.message import parse
 from sip.timing import PATIENCE
 
 MAX_DATAGRAMS = 10_000
@@ -55,7 +56,8 @@ class PendingDatagram(NamedTuple):
     or did not handle it; `begun`: a server has passed this request on, or answered it
     provisionally; `failures`: how many servers in a row did not handle it, or went down within
     DEADLY_SECONDS of its coming; `provisional`: its sender has had a provisional response;
-    `handled`: the server has begun it since the last copy was sent there.
+    `handled`: the server has begun it since the last copy was sent there; `first_sent_at` and
+    `last_sent_at`: when this server was sent its first and its last copy.
     """
 
     server: str
@@ -68,6 +70,8 @@ class PendingDatagram(NamedTuple):
     failures: int = 0
     provisional: bool = False
     handled: bool = False
+    first_sent_at: float = 0.0
+    last_sent_at: float = 0.0
 
     @property
     def rings(self) -> bool:
@@ -122,9 +126,8 @@ class PendingMessages:
         self.one_way: dict[OneWayKey, PendingDatagram] = {}  # to be passed on by the server
         self._ended: dict[OneWayKey, PendingDatagram] = {}  # one-way, and end at the server
         self._refusals: dict[bytes, Refusal] = {}  # by our branch of the INVITE
-        self._answered: dict[
-            RequestKey, float
-        ] = {}  # INVITEs whose 2xx has come from a phone, when
+        # by the key of an INVITE: the 2xx that has come from a phone, and when
+        self._answered: dict[RequestKey, tuple[bytes, float]] = {}
         # Requests that were sent to another server too -> the one that had them first.
         self.hedged: dict[RequestKey, str] = {}
         self.moved: deque[PendingDatagram] = deque()  # from servers that went down; to be sent on
@@ -161,8 +164,11 @@ class PendingMessages:
             begun = earlier.begun or datagram.begun
             failures = max(earlier.failures, datagram.failures)
             provisional = earlier.provisional or datagram.provisional
-            known = earlier.received_at, replayed, begun, failures, provisional
-            datagram = make(PendingDatagram, (*datagram[:4], *known, False))
+            known = earlier.received_at, replayed, begun, failures, provisional, False
+            first, last = datagram.first_sent_at, datagram.last_sent_at
+            if earlier.server == datagram.server:
+                first = earlier.first_sent_at
+            datagram = make(PendingDatagram, (*datagram[:4], *known, first, last))
         elif datagram.handled:
             datagram = datagram._replace(handled=False)  # by another server
         requests[key] = datagram
@@ -204,15 +210,20 @@ class PendingMessages:
     def _request(self, key: RequestKey) -> PendingDatagram | None:
         return self._requests.get(key) or self._ringing.get(key)
 
-    def mark_begun(self, key: RequestKey, provisional: bool) -> PendingDatagram | None:
+    def mark_begun(self, key: RequestKey, server: str, provisional: bool) -> PendingDatagram | None:
         """A server has passed a request on, or answered it provisionally. Returns the request, if
-        it is pending and this is the first time since its last copy was sent there."""
+        it is pending there and this is the first time since its last copy was sent there. It may
+        be pending at another server by now, which has not handled it by that."""
         datagram = self._requests.get(key)
-        if not datagram or (datagram.handled and (datagram.provisional or not provisional)):
+        if not datagram:
             return None
-        marks = True, datagram.failures, provisional or datagram.provisional, True
-        self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks))
-        return None if datagram.handled else datagram
+        handles = datagram.server == server and not datagram.handled
+        if not handles and datagram.begun and (datagram.provisional or not provisional):
+            return None
+        provisional = provisional or datagram.provisional
+        marks = True, datagram.failures, provisional, datagram.handled or handles
+        self._requests[key] = make(PendingDatagram, (*datagram[:6], *marks, *datagram[10:]))
+        return datagram if handles else None
 
     def server_of(self, branch: bytes, key: RequestKey) -> str | None:
         """Which server has this request, or the INVITE that it belongs to."""
@@ -239,22 +250,25 @@ class PendingMessages:
         refusal = self._refusals.get(branch)
         return refusal is not None and refusal.own
 
-    def add_answer(self, key: OneWayKey, now: float) -> None:
+    def add_answer(self, key: OneWayKey, data: bytes, now: float) -> None:
         """A phone's response was passed to a server, or waits for one."""
         branch, method, status, _ = key
         if method == b"INVITE" and b"200" <= status < b"300":
-            self._answered[branch + method] = now
+            self._answered[branch + method] = data, now
             if len(self._answered) > MAX_ANSWERED:
                 del self._answered[next(iter(self._answered))]
 
-    def is_answered(self, key: RequestKey) -> bool:
-        """Is this an INVITE whose 2xx has come from a phone?"""
-        return key in self._answered
+    def is_answered(self, key: RequestKey, invite: bytes) -> bool:
+        """Is this an INVITE whose 2xx has come from a phone? An old phone may use one branch for
+        all its calls, so Call-ID and CSeq have to be the same too."""
+        answer = self._answered.get(key)
+        return answer is not None and _transaction(answer[0]) == _transaction(invite)
 
-    def is_answered_lately(self, key: RequestKey, now: float) -> bool:
-        """Has it come so lately that a server may not know of it? It may have got the INVITE
-        first, from one that went down, and pass it on behind the answer."""
-        return now - self._answered.get(key, float("-inf")) <= PATIENCE
+    def may_be_answered_lately(self, key: RequestKey, now: float) -> bool:
+        """Has a 2xx for this key come so lately that a server may not know of it? It may have got
+        the INVITE first, from one that went down, and pass it on behind the answer."""
+        answer = self._answered.get(key)
+        return answer is not None and now - answer[1] <= PATIENCE
 
     # -- all of a server's -------------------------------------------------------------------------
 
@@ -267,13 +281,19 @@ class PendingMessages:
             for each in datagrams
         )
 
-    def take_requests(self, server: str, before: float, most: int) -> list[PendingDatagram]:
+    def take_requests(
+        self, server: str, since: float, before: float, most: int
+    ) -> list[PendingDatagram]:
         """Takes the oldest requests that a server has not handled away from it, to be sent to
-        another one: those that came at `before` or earlier. They are in `hedged` then."""
+        another one: those that it was sent at `before` or earlier, and a copy of them at `since` or
+        later. They are in `hedged` then."""
         old = [
             (each.received_at, key)
             for key, each in self._requests.items()
-            if each.server == server and not each.handled and each.received_at <= before
+            if each.server == server
+            and not each.handled
+            and each.first_sent_at <= before
+            and each.last_sent_at >= since
         ]
         taken = []
         for _, key in sorted(old)[:most]:
@@ -307,7 +327,8 @@ class PendingMessages:
         ended, self._ended = _split(self._ended, server)
         settled = {branch + method for branch, method, status, _ in one_way if status[:1] == b"2"}
         for key in requests.keys() & (settled | self._answered.keys()):
-            self._octets -= len(requests.pop(key).data)
+            if key in settled or self.is_answered(key, requests[key].data):
+                self._octets -= len(requests.pop(key).data)
         owed = [*requests.values(), *one_way.values()]
         moved = [each.taken(now) for each in (*owed, *ended.values())]
         self.moved.extend(sorted(moved, key=lambda each: each.received_at))
@@ -362,6 +383,12 @@ class PendingMessages:
         self._counters["inflight.expired" if old else "inflight.overflow"] += 1
         self.remove_request(key)
         return True
+
+
+def _transaction(data: bytes) -> tuple[str, int]:
+    """The Call-ID and the CSeq number of a message that was passed on."""
+    message = parse(data, in_passing=True)
+    return message.call_id, message.cseq.number
 
 
 def _split(

@@ -246,14 +246,16 @@ class Failover:
         server.relayed += not ends
         self.pending.add_one_way(key, datagram, ends)
         if not ends:
-            self.pending.add_answer(key, datagram.received_at)
+            self.pending.add_answer(key, datagram.data, datagram.received_at)
 
     def count_kept(self) -> None:
         """A datagram that the last lost server owed was put into the outage queue."""
         last = self.records[-1] if self.records else None
         # Messages that end at a server are kept too; no answer to them was pending.
         if last and not last.successor and last.kept < last.in_flight:
-            self.records[-1] = last._replace(kept=last.kept + 1)
+            # it was counted among these if a server was left that keeps its calls
+            replayed = max(0, last.replayed - 1)
+            self.records[-1] = last._replace(kept=last.kept + 1, replayed=replayed)
 
     def awaits_first_answer(self, sender: str, now: float) -> FailoverRecord | None:
         """The failover whose first answer is waited for, if one of this server may be it.
@@ -348,7 +350,8 @@ class Failover:
         """The outcome, and what was kept during an outage, if a server takes it now."""
         if not self.outage_queue or not self.table.usable:
             return outcome
-        kept = self.outage_queue.release(now)
+        begins = self.table.hot is not None or self.table.draining is not None
+        kept = self.outage_queue.release(now, begins)
         if not kept:
             return outcome
         self.pending.add_moved(kept)
@@ -373,7 +376,7 @@ class Failover:
     def _begun(self, server: Server, branch: bytes, method: bytes, provisional: bool) -> None:
         """The server has passed a request on, or answered it provisionally."""
         key = branch + method
-        request = self.pending.mark_begun(key, provisional)
+        request = self.pending.mark_begun(key, server.name, provisional)
         if request:
             _count_handled(server, request)
         if self.pending.hedged:

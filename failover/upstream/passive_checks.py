@@ -65,12 +65,16 @@ class Run:
         self.first_at = self.last_at = now  # when the first and the last of them were seen
         self._counted = self.server.requests + self.server.relayed
 
+    @property
+    def since(self) -> float:
+        """When its earliest messages came: shortly before the look that began it."""
+        return self.began_at - 2 * LOOK_INTERVAL
+
     def count(self, pending: PendingMessages, now: float) -> None:
         """Counts the messages since the last look; at the run's first look also the pending ones
         that came shortly before it began."""
         if self.sent is None:
-            since = self.began_at - 2 * LOOK_INTERVAL
-            self.sent = pending.count_unhandled(self.server.name, since, self.began_at)
+            self.sent = pending.count_unhandled(self.server.name, self.since, self.began_at)
         messages = self.server.requests + self.server.relayed
         recent, self._counted = messages - self._counted, messages
         if recent:
@@ -150,13 +154,15 @@ class PassiveCheck:
         if run.lasts(self._requests, self._seconds, now) and self._rescued(server) > run.rescued:
             return self._eject(run, now)
         if run.lasts(HEDGE_REQUESTS, HEDGE_SECONDS, now):
-            return self._hedge(server, now)
+            return self._hedge(run, now)
         return NOTHING
 
-    def _hedge(self, server: Server, now: float) -> Outcome:
-        """Sends what the server has not handled for a while to the next server too."""
-        pending = self._failover.pending
-        taken = pending.take_requests(server.name, now - HEDGE_SECONDS, MAX_HEDGED_AT_ONCE)
+    def _hedge(self, run: Run, now: float) -> Outcome:
+        """Sends what the server has not handled for a while to the next server too. What it left
+        alone before the run, while it handled others, it may have dropped for a reason."""
+        server, pending = run.server, self._failover.pending
+        before = now - HEDGE_SECONDS
+        taken = pending.take_requests(server.name, run.since, before, MAX_HEDGED_AT_ONCE)
         taken += pending.take_one_way(server.name)
         if not taken:
             return NOTHING

@@ -156,7 +156,8 @@ MAX_FORMER = 256
 
 
 class ServerTable:
-    """The list of servers. It never changes: a reload makes another table and swaps it in."""
+    """The list of servers. A reload makes another table and swaps it in; once it is in use
+    (`succeed`) it never changes."""
 
     def __init__(
         self,

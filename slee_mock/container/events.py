@@ -65,8 +65,11 @@ class CallEvent:
 
 @dataclass(frozen=True)
 class CallOffered(CallEvent):
+    """`is_reuse`: its Call-ID is that of a call that was over long before (Call.is_forgotten)."""
+
     caller: Party
     callee: Party
+    is_reuse: bool = False
 
 
 @dataclass(frozen=True)

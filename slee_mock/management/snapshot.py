@@ -59,7 +59,9 @@ class OpenCalls:
         newest = _sound(page, now)
         older = {bill.call_id: bill for bill in _sound(self._missed(transaction, before), now)}
         fresh = {bill.call_id for bill in newest}
-        known = self._open - fresh - older.keys()
+        # An earlier bill was put aside (billing.py): the one of its Call-ID now has an old mark.
+        reused = {key.rpartition(" ")[0] for key in fresh | older.keys() if " " in key}
+        known = (self._open | reused) - fresh - older.keys()
         read = [transaction.read_if_intact(Bill, key) for key in known]
         older |= {bill.call_id: bill for bill in _sound((each for each in read if each), now)}
         running = [

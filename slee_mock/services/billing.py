@@ -60,8 +60,8 @@ class Billing:
         earlier: tuple[Bill, ...] = ()
         if isinstance(event, CallOffered):
             bill = self._opened(event)
-            if known is not None and known.answered is not None:
-                # another call with the Call-ID of one that is over (Call.is_forgotten)
+            if known is not None and (event.is_reuse or known.answered is not None):
+                # of another call; a retry after a refusal is the same one, and replaces it
                 earlier = (replace(known, call_id=key_of(known.call_id, f"{known.offered:.3f}")),)
         elif known is not None and isinstance(event, CallEvent):
             bill = with_event(known, event)

@@ -200,11 +200,12 @@ class CallControl:
         request = event.request
         identity = (request.from_.tag, request.cseq.number)
         key = known.call_id if known else request.call_id
+        is_reuse = known is not None and known.is_forgotten(event.time)
         if known and known.caller_tag != identity[0]:
             # a B2BUA that kept the Call-ID, or a phone that made it a second time
             if self._is_to_another(request, known) or not may_try_again(known, identity):
                 key, known = key_of(request.call_id, identity[0]), None
-        elif known and known.is_forgotten(event.time):
+        elif is_reuse:
             known = None
         if known and known.began_with(*identity):
             return self._invite_again(event, known, transaction)
@@ -231,7 +232,8 @@ class CallControl:
             interval=self._timers.request_interval(request),
             caller_timed=knows_timers(request),
         )
-        return self._sent_on(event, call, leg, (CallOffered(key, event.time, caller, callee),))
+        offered = CallOffered(key, event.time, caller, callee, is_reuse)
+        return self._sent_on(event, call, leg, (offered,))
 
     def _leg(self, request: Request, bindings: list[Binding]) -> Leg:
         way, branch = make_branch(self._key, request), request.vias[-1].branch

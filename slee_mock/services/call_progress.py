@@ -50,7 +50,9 @@ class Progress:
             call = acknowledged(call, dialog)
             dialog = next(each for each in call.dialogs if each.tag == dialog.tag)
         if method == "BYE":
-            return hung_up(call, dialog)
+            parted = hung_up(call, dialog)
+            is_end = parted.over and not call.over
+            return replace(parted, seen=max(call.seen, now)) if is_end else parted
         if method == "ACK" and by_caller and call.given_up and request.cseq.number == call.cseq:
             return self.crossed(call, now)
         return self.refreshed(self.seen(call, now), request, dialog, by_caller)
@@ -157,7 +159,7 @@ def after_response(
     if response.status >= 300:
         if call.confirmed or not is_callers:
             return call, ()
-        return replace(call, over=True, expires=None), (
+        return replace(call, over=True, expires=None, seen=max(call.seen, now)), (
             CallEnded(call.call_id, now, _why(call, response)),
         )
     is_answer = response.status >= 200

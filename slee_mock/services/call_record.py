@@ -14,8 +14,11 @@ from slee_mock.store.records import Record
 
 # RFC 3261 16.6: Timer C, more than 180 s. After it nobody will answer an INVITE any more.
 TIMER_C_SECONDS = 200.0
-# After its first copy no other one comes: a phone repeats an INVITE for 32 s, and so does the
-# network; a frozen server drops those in its socket (receive_queue.py).
+# Copies of an INVITE come for so long: a phone repeats it for 32 s, and so does the network; a
+# frozen server drops those in its socket (receive_queue.py). One that rings the forwarder sends to
+# the next server for longer, until its final answer has passed (pending_messages.py): if a server
+# dies as it has saved that answer, this copy comes after the call's end. Our forwarder says how old
+# it is (Failover-Kept); any other proxy that does the same does not.
 COPIES_SECONDS = 2 * PATIENCE
 
 
@@ -64,7 +67,7 @@ class Call(Record):
     confirmed: bool = False  # a 2xx has passed
     given_up: bool = False  # CANCEL has passed
     over: bool = False  # a final failure or a BYE has passed, or its session has expired
-    seen: float = 0.0  # a message of it passed last; to the second
+    seen: float = 0.0  # a message of it passed last; to the second, but for the one that ended it
     # nobody will answer it any more; or its session is over unless it is refreshed
     expires: float | None = None
     interval: int = 0  # seconds; the session interval that was asked for last
@@ -84,7 +87,8 @@ class Call(Record):
     def is_forgotten(self, now: float) -> bool:
         """Is it over for so long that an INVITE with its identity begins another call? Simple
         phones make the same Call-IDs and tags in the same order after each start."""
-        return self.over and now - self.offered > COPIES_SECONDS
+        is_past_copies = now - self.offered > COPIES_SECONDS and now - self.seen > PATIENCE
+        return self.over and is_past_copies
 
     def leg(self, way: str) -> Leg:
         """The leg with this way, or else the caller's own."""
@@ -121,13 +125,16 @@ class Search(Record):
 def find_call(transaction: Transaction, message: Message) -> Call | None:
     """Finds the call that a message belongs to, or else the one that has its Call-ID. A call
     whose Call-ID another caller had before has another key: a B2BUA may keep the Call-ID where it
-    calls another user, and two phones may make the same one."""
+    calls another user, and two phones may make the same one. The earlier one may be purged by then.
+    """
     first = transaction.read(Call, message.call_id)
-    if first is None or first.caller_tag == message.from_tag:
+    if first and first.caller_tag == message.from_tag:
         return first
     tags = message.from_tag, _tag(message)
-    if first.caller_tag in tags:
+    if first and first.caller_tag in tags:
         return first
+    if first is None and not tags[1]:
+        return None  # it is no message of a dialog, or nobody has answered: spare the reads
     others = (
         transaction.read(Call, key_of(message.call_id, tag)) for tag in tags if tag.isprintable()
     )

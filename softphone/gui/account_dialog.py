@@ -27,7 +27,8 @@ from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
-PATIENCE_SECONDS = 4.0  # until the test says that the server does not answer
+# until the test says that the server does not answer; the look-up of its name is among them
+PATIENCE_SECONDS = 4.0
 STOP_SECONDS = 1.0
 LOOK_MS = 50  # between two looks for the result of a test
 ABANDONED = object()
@@ -42,14 +43,24 @@ class TestResult(NamedTuple):
 
 
 class RegistrationTest:
-    """One try to register at the server, with a phone and a thread of its own. `result`: None until
-    there is one. No Qt object is known to the thread, so the dialog may go at any time."""
+    """One try to register at the server, with a phone and a thread of its own. No Qt object is
+    known to the thread, so the dialog may go at any time."""
 
     def __init__(self, options: PhoneOptions) -> None:
-        self.result: TestResult | None = None
+        self._result: TestResult | None = None
         self._options = options
+        self._server = format_address(options.proxy)
+        self._deadline = time.monotonic() + PATIENCE_SECONDS
         self._events: SimpleQueue[object] = SimpleQueue()
         threading.Thread(target=self._run, name="account-test").start()
+
+    @property
+    def result(self) -> TestResult | None:
+        """None until there is one. In time there is one although the thread still looks the
+        server's name up."""
+        if self._result is None and time.monotonic() >= self._deadline:
+            return self._no_answer()
+        return self._result
 
     def abandon(self) -> None:
         """End the test without a result, if it goes on."""
@@ -57,25 +68,23 @@ class RegistrationTest:
 
     def _run(self) -> None:
         options = self._options
-        server = format_address(options.proxy)
         phone = Phone(options.account, options.proxy, options.listen, self._events.put)
         try:
             phone.start()  # looks the server's name up, which may take seconds
-            self.result = self._wait()
+            self._result = self._wait()
         except Empty:
-            self.result = TestResult(texts.NO_SERVER_ANSWERS.format(server=server), "server")
+            self._result = self._no_answer()
         except OSError as fault:
             reason = fault.strerror or str(fault)
-            sentence = texts.SERVER_UNKNOWN.format(server=server, reason=reason)
-            self.result = TestResult(sentence, "server")
+            sentence = texts.SERVER_UNKNOWN.format(server=self._server, reason=reason)
+            self._result = TestResult(sentence, "server")
         finally:
             phone.stop(STOP_SECONDS)
 
     def _wait(self) -> TestResult | None:
         """Wait for the server's answer; Empty if there is none in time."""
-        end = time.monotonic() + PATIENCE_SECONDS
         while True:
-            event = self._events.get(timeout=max(0.0, end - time.monotonic()))
+            event = self._events.get(timeout=max(0.0, self._deadline - time.monotonic()))
             if event is ABANDONED:
                 return None
             if isinstance(event, RegistrationChanged):
@@ -84,6 +93,9 @@ class RegistrationTest:
                 if event.state is RegistrationState.REFUSED:
                     field = "password" if event.wants_password else "user"
                     return TestResult(event.sentence, field)
+
+    def _no_answer(self) -> TestResult:
+        return TestResult(texts.NO_SERVER_ANSWERS.format(server=self._server), "server")
 
 
 class AccountDialog(QDialog):

@@ -121,8 +121,11 @@ class Softphone(QObject):
         return PhonePanel(name, phone, bridge, target=options.target, history=history)
 
     def close(self) -> None:
-        """End the program."""
+        """End the program; a box that says what cannot be done is closed as well."""
         self._next = None
+        box = QApplication.activeModalWidget()
+        if isinstance(box, QMessageBox):
+            box.close()
         if self.window is not None:
             self.window.close()
 
@@ -194,7 +197,10 @@ class Softphone(QObject):
             self.open(wanted)
         except OSError as fault:
             complain(texts.CANNOT_START.format(reason=fault.strerror or fault))
-            self.open(list(self._pair))
+            if self._next is None:  # the program was ended meanwhile
+                self._app.quit()
+            else:
+                self.open(list(self._pair))
 
     def _add_entries(self, panel: PhonePanel, wanted: Sequence[PhoneOptions]) -> None:
         add = panel.menu.add

@@ -15,6 +15,7 @@ from softphone import texts
 from softphone.gui import icons
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import GRID, LIGHT
+from softphone.phone import Phone
 
 LOG = logging.getLogger("qt")
 GOODBYE = 1.0  # s: how long a phone may take to hang up and unregister after its window has gone
@@ -93,13 +94,22 @@ class PhonesWindow(QWidget):
             self._goodbye.start()
 
     def _stop_phones(self) -> None:
-        for panel in self.panels:
-            try:
-                panel.phone.stop(GOODBYE)
-            except Exception:
-                LOG.exception("a phone did not stop cleanly")
+        """Stop all of them at once."""
+        phones = [panel.phone for panel in self.panels]
+        threads = [threading.Thread(target=_stop, args=(phone,)) for phone in phones]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         self._stopped.emit()
 
     def _on_stopped(self) -> None:
         self._goodbye.join()
         self.gone.emit()
+
+
+def _stop(phone: Phone) -> None:
+    try:
+        phone.stop(GOODBYE)
+    except Exception:
+        LOG.exception("a phone did not stop cleanly")

@@ -171,11 +171,20 @@ class Call:
     def move(self, host: str, now: float) -> None:
         """Our media is wanted at this host: a call that is up says so once with a re-INVITE, if
         there is no offer that waits for its turn and will say it."""
+        if self.negotiation is not None:
+            self.negotiation.move(host)
+            self._tell_move(now)
+
+    def _tell_move(self, now: float) -> None:
+        """Offer the new host after the request that is under way, unless another offer or answer
+        has named it by then."""
         talk = self.negotiation
-        if talk is not None:
-            talk.move(host)
-            if talk.has_moved and self.timers.due("glare") is None:
-                self.hold(None, now)
+        if talk is None or not talk.has_moved or self.timers.due("glare") is not None:
+            return
+        if self._modification or self._awaits_late_answer:
+            self.timers.set("glare", now + T1, self._tell_move)
+        else:
+            self.hold(None, now)
 
     def hold(self, on: bool | None, now: float) -> None:
         """Put the other side on hold, or take it back; after the request of that kind which is

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from PySide6.QtCore import QPointF, QRectF, Qt, QTimer
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtGui import QFontMetricsF, QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from softphone.gui.theme import GRID, Size, theme
@@ -56,8 +56,6 @@ class CallDots(QWidget):
         painter, palette, states = QPainter(self), theme().palette, self._states()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         box = QRectF(self.rect())
-        bold, small = zoomed(Size.TEXT, bold=True), zoomed(Size.TEXT)
-        line = painting.height_of(bold) * 1.3
         side = max(40.0, min(box.height(), box.width() * 0.5))
         columns = max(1, math.ceil(math.sqrt(len(states))))
         step = side / columns
@@ -67,7 +65,22 @@ class CallDots(QWidget):
             painter.setBrush(palette.tone(tone).colour if tone else palette.line)
             place = QPointF(step * (number % columns + 0.5), step * (number // columns + 0.5))
             painter.drawEllipse(place, step * 0.36, step * 0.36)
-        lines = [(self.words, bold), *((words, small) for words in self._result)]
-        for number, (words, font) in enumerate(lines):
-            where = QRectF(side + 2 * GRID, number * line, box.width() - side - 2 * GRID, line)
-            painting.text(painter, where, words, font, palette.text, Qt.AlignmentFlag.AlignLeft)
+        self._draw_words(painter, box.adjusted(side + 2 * GRID, 0, 0, 0))
+
+    def _draw_words(self, painter: QPainter, room: QRectF) -> None:
+        """Each sentence on as many lines as it needs, set closer where there is little room."""
+        bold, small = zoomed(Size.TEXT, bold=True), zoomed(Size.TEXT)
+        sentences = [(self.words, bold), *((words, small) for words in self._result)]
+        heights = [
+            QFontMetricsF(font).boundingRect(room, Qt.TextFlag.TextWordWrap, words).height()
+            for words, font in sentences
+        ]
+        spare = (room.height() - sum(heights)) / len(heights)
+        gap = max(0.0, min(painting.height_of(bold) * 0.3, spare))
+        top = room.top()
+        painter.setPen(theme().palette.text)
+        for (words, font), height in zip(sentences, heights, strict=True):
+            painter.setFont(font)
+            where = QRectF(room.left(), top, room.width(), height)
+            painter.drawText(where, Qt.TextFlag.TextWordWrap, words)
+            top += height + gap

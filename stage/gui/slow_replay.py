@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from PySide6.QtCore import QPropertyAnimation, Qt, QTimer, Signal
+from PySide6.QtCore import QPropertyAnimation, QSignalBlocker, Qt, QTimer, Signal
 from PySide6.QtWidgets import QSlider, QWidget
 
 from softphone.gui.widgets import row_of
@@ -118,9 +118,12 @@ class SlowReplay(QWidget):
             self._animation.pause()
             return
         position = self.slider.value() % POSITIONS  # at the end it begins anew
-        self._animation.stop()
-        self._animation.start()
-        self._animation.setCurrentTime(DURATION_MS * position // POSITIONS)
+        # start() sets the slider to 0 before the time is set: only the result is told
+        with QSignalBlocker(self.slider), QSignalBlocker(self._animation):
+            self._animation.stop()
+            self._animation.start()
+            self._animation.setCurrentTime(DURATION_MS * position // POSITIONS)
+        self._show()
 
     def _pause(self) -> None:
         """A person moves the slider."""

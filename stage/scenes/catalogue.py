@@ -1,8 +1,8 @@
 """The scenes: what is done and what has to be seen, each in one place. `SCENES` names them all.
 
-A scene is a function of a `Director` that says what is done and yields what it waits for. Its
-docstring is shown at the end: what it has shown, and why that matters. One with the usual servers
-and forwarders can be played from the window's menu, too.
+A scene is a function of a `Director` that says what is done and yields what it waits for. Its moral
+is shown at the end: what it has shown, and why that matters. One with the usual servers and
+forwarders can be played from the window's menu, too.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ SCENES: dict[str, Scene] = {}
 
 
 def scene(
-    title: str, pair: bool = False, servers: int = 2
+    title: str, moral: str, pair: bool = False, servers: int = 2
 ) -> Callable[[PlayFunction], PlayFunction]:
     """Enters the function into SCENES, under its name with hyphens."""
 
     def enter(play: PlayFunction) -> PlayFunction:
-        name, moral = play.__name__.replace("_", "-"), " ".join(str(play.__doc__).split())
+        name = play.__name__.replace("_", "-")
         SCENES[name] = Scene(name, title, play, moral, pair, servers)
         return play
 
     return enter
 
 
-@scene("Crash while talking")
+@scene(
+    "Crash while talking",
+    "The server died in the middle of a call. Neither phone noticed, and one bill covers all of "
+    "it.",
+)
 def while_talking(d: Director) -> Play:
-    """The server died in the middle of a call. Neither phone noticed, and one bill covers all of
-    it."""
     yield from d.ready()
     yield from d.talk()
     d.kill(d.state.first)
@@ -43,9 +45,10 @@ def while_talking(d: Director) -> Play:
     d.expect(d.state.lost == 0, "no audio packet lost")
 
 
-@scene("Crash while ringing")
+@scene(
+    "Crash while ringing", "The server died while the phone rang. It rang on, and Bob could answer."
+)
 def while_ringing(d: Director) -> Play:
-    """The server died while the phone rang. It rang on, and Bob could answer."""
     yield from d.ready()
     yield from d.ring()
     yield 0.5
@@ -58,9 +61,11 @@ def while_ringing(d: Director) -> Play:
     yield from d.finish()
 
 
-@scene("Crash at the INVITE")
+@scene(
+    "Crash at the INVITE",
+    "The server died with Alice's call unread. The other one got it; she did not dial again.",
+)
 def at_invite(d: Director) -> Play:
-    """The server died with Alice's call unread. The other one got it; she did not dial again."""
     yield from d.ready()
     d.kill_at(d.state.first, "INVITE", None)
     yield from d.ring()
@@ -70,9 +75,11 @@ def at_invite(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
-@scene("Crash before the 200")
+@scene(
+    "Crash before the 200",
+    "The server died with Bob's answer unread. The other one got it; they talk.",
+)
 def before_200(d: Director) -> Play:
-    """The server died with Bob's answer unread. The other one got it; they talk."""
     yield from d.ready()
     yield from d.ring()
     yield 0.3
@@ -83,9 +90,11 @@ def before_200(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
-@scene("Crash at the ACK")
+@scene(
+    "Crash at the ACK",
+    "The server died just as the call began. The call stands, and its bill is right.",
+)
 def at_ack(d: Director) -> Play:
-    """The server died just as the call began. The call stands, and its bill is right."""
     yield from d.ready()
     yield from d.ring()
     first = d.state.first
@@ -103,9 +112,11 @@ def at_ack(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
-@scene("Crash at the BYE")
+@scene(
+    "Crash at the BYE",
+    "The server died with the hang-up unread. The other one ended the call: nobody pays on.",
+)
 def at_bye(d: Director) -> Play:
-    """The server died with the hang-up unread. The other one ended the call: nobody pays on."""
     yield from d.ready()
     yield from d.talk()
     d.kill_at(d.state.first, "BYE", None)
@@ -113,9 +124,11 @@ def at_bye(d: Director) -> Play:
     d.expect(d.state.kills, "a server died of it")
 
 
-@scene("Frozen server, and its thaw")
+@scene(
+    "Frozen server, and its thaw",
+    "A server that hangs is left within 0.2 s. What it says when it runs on does no harm.",
+)
 def frozen(d: Director) -> Play:
-    """A server that hangs is left within 0.2 s. What it says when it runs on does no harm."""
     yield from d.ready()
     yield from d.talk()
     first = d.state.first
@@ -129,9 +142,11 @@ def frozen(d: Director) -> Play:
     yield from d.finish()
 
 
-@scene("Zombie: answers heartbeats only")
+@scene(
+    "Zombie: answers heartbeats only",
+    "A server that only seems alive is found out by the requests it leaves unanswered.",
+)
 def zombie(d: Director) -> Play:
-    """A server that only seems alive is found out by the requests it leaves unanswered."""
     yield from d.ready()
     yield from d.talk()
     first = d.state.first
@@ -150,9 +165,11 @@ def zombie(d: Director) -> Play:
     yield d.seen("The zombie is gone.", lambda: not server.alive)
 
 
-@scene("Both servers dead and back")
+@scene(
+    "Both servers dead and back",
+    "Without any server they talked on. The hang-up waited until one was back.",
+)
 def both_dead(d: Director) -> Play:
-    """Without any server they talked on. The hang-up waited until one was back."""
     yield from d.ready()
     yield from d.talk()
     for name in (d.state.first, d.state.second):
@@ -168,9 +185,11 @@ def both_dead(d: Director) -> Play:
     yield from d.billed()
 
 
-@scene("Registrar failover")
+@scene(
+    "Registrar failover",
+    "The server where both had registered died. Both could be called all the same.",
+)
 def registrar(d: Director) -> Play:
-    """The server where both had registered died. Both could be called all the same."""
     yield from d.ready()
     before = d.state.registrar["Bob"]
     d.kill(before)
@@ -183,9 +202,12 @@ def registrar(d: Director) -> Play:
     yield from d.billed()
 
 
-@scene("Forwarder takeover (Figure 3)", pair=True)
+@scene(
+    "Forwarder takeover (Figure 3)",
+    "The forwarder itself died. Its standby took over; the call went on.",
+    pair=True,
+)
 def forwarder(d: Director) -> Play:
-    """The forwarder itself died. Its standby took over; the call went on."""
     yield from d.ready()
     yield from d.talk()
     active = d.state.active or ""
@@ -198,9 +220,10 @@ def forwarder(d: Director) -> Play:
     yield from d.billed()
 
 
-@scene("A hundred calls at once")
+@scene(
+    "A hundred calls at once", "Not one of a hundred calls was lost, and every second is billed."
+)
 def hundred_calls(d: Director) -> Play:
-    """Not one of a hundred calls was lost, and every second is billed."""
     yield from d.ready()
     calls = CallGenerator(d.controller.cluster.forwarder, CALLS)
     d.controller.window.show_calls(calls.states)
@@ -232,9 +255,12 @@ def hundred_calls(d: Director) -> Play:
         calls.stop()
 
 
-@scene("Without failover: one server", servers=1)
+@scene(
+    "Without failover: one server",
+    "The call cannot be ended, and nobody bills it. That is what failover is for.",
+    servers=1,
+)
 def without_failover(d: Director) -> Play:
-    """The call cannot be ended, and nobody bills it. That is what failover is for."""
     yield d.seen("One server, two phones.", lambda: all(d.state.registered.values()), 20)
     yield d.seen("Both are registered.", lambda: len(d.state.registered) == 2)
     yield 0.5

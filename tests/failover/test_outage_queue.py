@@ -155,6 +155,19 @@ def test_nor_by_a_survivor_that_had_got_the_invite_before_the_answer():
     assert core.quick(onward, *at, 140.0), "another call, of a phone that makes its branches anew"
 
 
+def test_a_phone_that_uses_one_branch_for_all_its_calls_may_call_again_after_an_answer():
+    core = make_core()
+    for n, call_id in enumerate(["one", "two"]):
+        now = 100.0 + 10 * n
+        invite = request(branch="z9hG4bKever", call_id=call_id)
+        onward = passed_on(phone(core, invite, now).sends[0].data, "192.0.2.11:5070")
+        (at_bob,) = core.receive(onward, "server1", SERVERS["server1"], now).sends
+        core.receive(answer(at_bob.data), PHONES, BOB, now + 0.5)
+    phone(core, request(branch="z9hG4bKever", call_id="three"), 115.0)
+    (moved,) = core.failover.signal("server1", REFUSED, 116.0, "refused").sends
+    assert (moved.to, field(moved.data, "Call-ID")) == ("server2", "three")
+
+
 def passed_on(invite, server):
     """An INVITE as a server sends it to Bob's phone."""
     invite = invite.replace(b"Failover-Kept: 1.000\r\n", b"")
@@ -255,10 +268,32 @@ def test_but_not_to_one_that_answers_heartbeats_with_503_for_that_may_refuse_it(
     core.failover.signal("server2", ANSWER, 100.5, "answers with 503", True)
     assert core.failover.signal("server1", REFUSED, 101.0, "refused").sends == ()
     for n in range(30):
-        assert core.failover.on_timer(101.0 + n / 10).sends == ()
-    assert core.counters["kept"] <= 4, "it is looked at now and then, and not all the time"
+        told = core.failover.on_timer(101.0 + n / 10)
+        assert told.sends == () and not any(isinstance(each, Released) for each in told.events)
+    assert core.counters["kept"] == 1 and len(core.outage_queue) == 1
+    record = core.failover.records[-1]
+    assert (record.in_flight, record.replayed, record.kept) == (1, 0, 1)
     (passed,) = core.failover.signal("server2", ANSWER, 104.5, "answers", False).sends
     assert head(passed.data)[0].split()[0] == "INVITE"
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_its_hang_up_waits_with_it_for_the_server_that_takes_both(quick):
+    """One that gets the CANCEL first knows nothing of the call, says 481, and rings the phone when
+    it gets the INVITE."""
+    core = make_core()
+    ring(core)
+    core.failover.signal("server2", ANSWER, 100.5, "answers with 503", True)
+    core.failover.signal("server1", REFUSED, 101.0, "refused")
+    cancel = request("CANCEL", branch="z9hG4bKa1", call_id="call-1")
+    assert not quick or core.quick(cancel, PHONES, ALICE, 102.0) is None
+    for n in range(3):
+        assert phone(core, cancel, 102.0 + n / 2).sends == ()
+        assert core.failover.on_timer(102.1 + n / 2).sends == ()
+    assert core.counters["kept"] == 2
+    sends = core.failover.signal("server2", ANSWER, 104.5, "answers", False).sends
+    assert [head(each.data)[0].split()[0] for each in sends] == ["INVITE", "CANCEL"]
+    assert field(sends[1].data, "Failover-Kept") == "2.500"
 
 
 def test_one_that_rings_is_not_refused_after_its_caller_has_asked_again():
@@ -430,6 +465,30 @@ def test_the_copy_of_one_that_was_lost_on_its_way_still_tells_when_the_first_cam
     core.failover.on_timer(151.0)
     (later,) = phone(core, in_call(core), 151.0).sends
     assert field(later.data, "Failover-Kept") is None and not core.outage_queue.released
+
+
+def test_so_it_does_if_another_one_went_on_after_it():
+    core = make_core()
+    ring(core)
+    kill(core)
+    phone(core, in_call(core), 102.0)
+    for n in range(3):
+        core.failover.signal("server2", ANSWER, 110.0 + n / 10, "answers with 503", True)
+    assert len(core.outage_queue) == 1, "the INVITE, which wants a server that takes new calls"
+    (invite,) = core.failover.signal("server2", ANSWER, 111.0, "answers", False).sends
+    assert head(invite.data)[0].startswith("INVITE ")
+    (again,) = phone(core, in_call(core), 112.0).sends
+    assert field(again.data, "Failover-Kept") == "10.000"
+
+
+def test_how_many_that_went_on_are_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(outage_queue, "MAX_MESSAGES", 20)
+    core = make_core()
+    for n in range(30):
+        kill(core, now=101.0 + n)
+        phone(core, in_call(core, branch=f"z9hG4bK{n}"), 101.2 + n)
+        assert len(revive(core, now=101.5 + n)) >= 1
+    assert len(core.outage_queue.released) == 20
 
 
 def test_watchers_hear_what_waits_and_when_it_goes_on():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -27,7 +28,7 @@ from forwarder_kit import (
 
 from failover.config.settings import CALL_ID, FIRST_LIVE, PHONES
 from failover.proxy.core import Core
-from failover.proxy.events import FailoverRecord
+from failover.proxy.events import Dropped, FailoverRecord
 from failover.upstream.health import ANSWER, REFUSED
 from failover.upstream.passive_checks import LOOK_INTERVAL, TRIAL_SECONDS
 from failover.upstream.server_table import EJECTED, AdminState, ServerTable
@@ -407,7 +408,53 @@ def test_one_source_of_requests_that_every_server_drops_is_no_reason():
         for _ in range(10):
             world.ask("MESSAGE", source=("192.0.2.66", 5060), extra=("X: garbage",))
     assert world.ejections() == 0 and world.state() == "UP"
-    assert len(world.nodes["server2"].got) <= 3300, "of each a copy, and no more"
+    copies = Counter(field(each, "Call-ID") for each in world.nodes["server2"].got)
+    assert max(copies.values()) <= 2, "a copy of each, and what its sender says again meanwhile"
+
+
+def test_a_request_that_the_next_server_was_just_sent_is_left_there_for_a_while():
+    """It does not wander back at once because that server has handled nothing lately either."""
+    world = World()
+    world.server1.late, world.nodes["server2"].late = None, 0.3
+    world.nodes["server2"].deaf_to = b"garbage"
+    for n in range(40):
+        if n == 30:
+            world.ask("MESSAGE", call_id="asked")
+        world.ask("MESSAGE", source=("192.0.2.66", 5060), extra=("X: garbage",))
+        world.run(0.1)
+    world.run(2.0)
+    dropped = [each.call for each in world.events if isinstance(each, Dropped)]
+    assert dropped and "MESSAGE call=asked" not in dropped
+    assert world.answered["asked"] - world.asked["asked"] < 1.6
+
+
+def test_what_a_server_left_alone_long_ago_is_not_sent_to_others_when_it_is_slow():
+    """It may have dropped that for a reason: it has handled others at that time."""
+    world = World()
+    world.server1.deaf_to = b"garbage"
+    for n in range(200):
+        world.run(0.1, rate=10)
+        if n % 20 == 0:
+            data = request("MESSAGE", branch=f"z9hG4bKg{n}", extra=("X: garbage",))
+            world._receive(data, PHONES, ("192.0.2.66", 5060))
+    world.server1.late = 1.5
+    world.run(1.3, rate=4)
+    assert world.core.counters["hedged"] <= 2
+    assert not any(b"garbage" in each for each in world.nodes["server2"].got)
+
+
+def test_the_first_server_s_late_answer_is_not_taken_for_the_next_one_s():
+    world = World()
+    world.server1.late, world.nodes["server2"].late = None, 60.0
+    while not world.nodes["server2"].got:
+        world.run(0.1, rate=10)
+    asked = world.nodes["server2"].got[0]
+    call = field(asked, "Call-ID")
+    (first, *_) = [each for each in world.server1.got if field(each, "Call-ID") == call]
+    for name, data in (("server1", first), ("server2", asked)):
+        world._receive(answer(data, "100 Trying"), name, SERVERS[name])
+    one, two = world.core.table.servers
+    assert (one.handled, two.handled, two.handled_for_others) == (1, 1, 1)
 
 
 def test_nor_are_single_lost_datagrams():

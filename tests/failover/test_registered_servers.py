@@ -18,6 +18,8 @@ from process_kit import FORWARDER, RunningProgram, server_argv
 
 from failover.config.settings import read
 from failover.forwarder import Forwarder
+from failover.net import options_ping
+from failover.net.relay import Relay
 from softphone.ua.events import CallState
 
 HOST = "127.0.0.1"
@@ -239,6 +241,27 @@ def test_a_reload_keeps_registered_servers_and_their_calls(scene, free_port, eve
         )
         assert "registration.allow 127.0.0.0/8, ::1/128 -> 10.0.0.0/8" in changed
         assert list(desk.servers) == ["first"], "the others may not register any more"
+
+
+def test_one_that_ends_keeps_no_socket_to_a_server_that_had_registered(
+    scene, free_port, eventually, monkeypatch
+):
+    """Its last turn may take so long that the next search for servers that have gone is due."""
+    opened = []
+    connected = options_ping.connect_udp
+    monkeypatch.setattr(
+        options_ping,
+        "connect_udp",
+        lambda *args: opened.append(connected(*args)) or opened[-1],
+    )
+    with fake_servers(free_port, 2) as servers:
+        desk = scene(f"server1={HOST}:{servers[0].address[1]}", "registration.timeout=0.5")
+        assert desk.beat(servers[1]) == 200
+        eventually(desk.is_up("server1", "server2"))
+        time.sleep(0.8)  # without another registration
+        monkeypatch.setattr(Relay, "finish", lambda _relay, _seconds: time.sleep(0.3))
+        desk.forwarder.stop()
+    assert opened and all(sock.fileno() == -1 for sock in opened)
 
 
 def test_another_registration_address_needs_a_restart(scene, free_port):

@@ -112,6 +112,18 @@ def test_a_call_that_names_it_in_route_or_contact_goes_to_the_one_that_takes_it(
     assert head(sent.data)[0] == f"{method} sip:{host}:{port} SIP/2.0"
 
 
+def test_a_new_call_to_where_a_server_once_was_is_not_sent_elsewhere():
+    """A phone or a gateway may have the address by now. Only calls that began before mean the
+    server."""
+    core = make_core()
+    core.replace_table(make_table(FIRST_LIVE, {"server2": S2}), 3, 2, 101.0)
+    data = request("INVITE", f"sip:+4930@{S1[0]}:{S1[1]}")
+    at = PHONES, BOB, 102.0
+    sent = core.quick(data, *at) or core.receive(data, *at).sends[0]
+    assert sent.to == "server2"
+    assert head(sent.data)[0] == f"INVITE sip:+4930@{S1[0]}:{S1[1]} SIP/2.0"
+
+
 def test_once_it_is_back_in_the_list_its_address_is_its_own():
     core = make_core()
     leave(core, "server1")

@@ -12,6 +12,7 @@ from forwarder_kit import ALICE, fake_servers, field, head, make_core, plain_pho
 from failover.config.settings import PHONES, SettingsError, read
 from failover.config.shared_secret import ephemeral
 from failover.forwarder import Forwarder
+from failover.net.relay import Relay
 from failover.upstream.health import ANSWER, MISS, REFUSED
 from failover.upstream.upstream_reachability import (
     GRACE_SECONDS,
@@ -147,6 +148,17 @@ def test_the_file_is_1_while_a_server_is_seen_and_never_empty(follow, tmp_path, 
     eventually(lambda: file.read_text() == "1\n")
     forwarder.stop()
     assert file.read_text() == "0\n", "one that has ended sees nothing"
+
+
+def test_so_it_says_too_if_much_was_received_before_the_end(
+    follow, tmp_path, eventually, monkeypatch
+):
+    file = tmp_path / "sees"
+    forwarder, *_ = follow(file)
+    eventually(lambda: file.exists() and file.read_text() == "1\n")
+    monkeypatch.setattr(Relay, "finish", lambda _relay, _seconds: time.sleep(0.2))
+    forwarder.stop()
+    assert file.read_text() == "0\n"
 
 
 def test_the_file_is_touched_while_the_thread_lives_and_may_be_read_by_the_check(

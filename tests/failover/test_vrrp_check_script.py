@@ -7,12 +7,13 @@ import socket
 import threading
 
 import pytest
-from forwarder_kit import ALICE, fake_servers, field, head, make_core, request
+from forwarder_kit import ALICE, fake_servers, field, head, make_core, plain_phone, request
 from forwarder_program_kit import run
 
 from failover.config.settings import PHONES
 from failover.net.vrrp_check_script import DEAD, SERVES, probe
 from failover.upstream.health import REFUSED
+from plumbing.udp_socket import bind_udp
 
 ASKED = {"method": "OPTIONS", "uri": "sip:192.0.2.1:5060", "hops": "Max-Forwards: 0"}
 
@@ -89,3 +90,25 @@ def test_what_is_no_address_is_a_sentence():
         said.returncode == 1
         and said.stderr == "'many' is not a port in '127.0.0.1:many' (0 to 65535)\n"
     )
+
+
+def test_datagrams_that_are_no_answers_do_not_make_it_ask_more_often():
+    with bind_udp(("127.0.0.1", 0)) as echo:
+        echo.settimeout(5.0)
+        asked = []
+
+        def say_it_back():
+            while True:
+                data, source = echo.recvfrom(65_535)
+                if data == b"end":
+                    return
+                asked.append(data)
+                echo.sendto(data, source)
+
+        thread = threading.Thread(target=say_it_back)
+        thread.start()
+        assert probe(echo.getsockname(), 0.6)[0] == DEAD
+        with plain_phone() as other:
+            other.sendto(b"end", echo.getsockname())
+        thread.join()
+    assert 1 <= len(asked) <= 3

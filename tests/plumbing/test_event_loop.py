@@ -67,6 +67,22 @@ def test_nobody_answers_before_the_start_or_after_the_end():
     loop.post(lambda: None)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_who_asks_a_loop_that_ends_meanwhile_learns_so_at_once():
+    loop = Loop("dies")
+    loop.start()
+
+    def die():
+        time.sleep(0.1)
+        raise SystemExit
+
+    loop.post(die)
+    asked_at = time.monotonic()
+    with pytest.raises(LoopStopped):
+        loop.ask(lambda: None, timeout=10.0)
+    assert time.monotonic() - asked_at < 5.0
+
+
 def test_a_loop_may_be_stopped_before_it_was_started_and_from_its_own_thread(eventually):
     Loop("never").stop()
     loop = Loop("itself")

@@ -187,6 +187,17 @@ def test_another_callers_invite_cannot_take_over_a_running_call(cluster):
     assert (cluster.bill().state, cluster.bill("c1 mallory").state) == ("answered", "offered")
 
 
+def test_a_call_with_another_callers_call_id_outlives_the_record_of_the_first(cluster):
+    talk(cluster)
+    cluster.one(in_dialog("BYE"))
+    cluster.one(answer(cluster.one(invite(tag="second")), 200, tag="b2"))
+    Transaction(cluster.store).commit(deleted=[cluster.get(Call, "c1")])
+    parties = {"tag": "second", "to": "<sip:bob@failover.test>", "to_tag": "b2"}
+    bye = phone_request("BYE", "sip:bob@127.0.0.1:4100", cseq=2, **parties)
+    assert cluster.one(bye).method == "BYE"
+    assert cluster.bill("c1 second").final
+
+
 @pytest.mark.parametrize("cseq", [1, 7])
 @pytest.mark.parametrize("tag", ["a1", "a2"])
 @pytest.mark.parametrize("branch", ["", "z9hG4bKanew"])
@@ -211,6 +222,26 @@ def test_a_phone_that_makes_its_call_ids_anew_after_each_start_can_call_again(
     assert not cluster.failures
 
 
+def test_an_invite_that_rang_for_long_is_no_new_call_just_after_its_end(cluster):
+    """A proxy sends it to the next server, if the first dies as it has saved the refusal, and does
+    not say how old it is, as our forwarder does (Failover-Kept)."""
+    offered = ring(cluster)
+    cluster.one(answer(offered, 180))
+    cluster.now += 70
+    cluster.one(answer(offered, 486))
+    refused = cluster.get(Bill, "c1")
+    assert cluster.receive(invite(), at="server2") == []
+    assert cluster.get(Bill, "c1") == refused
+
+
+def test_an_invite_of_a_long_talk_is_no_new_call_just_after_its_end(cluster):
+    talk(cluster)
+    cluster.now += 70
+    cluster.one(in_dialog("BYE"))
+    assert cluster.receive(invite(), at="server2") == []
+    assert cluster.bill().seconds == 70
+
+
 def test_a_b2bua_s_second_try_leaves_the_caller_s_call_alone(cluster):
     """It keeps the Call-ID, with a tag of its own; Carol is busy, and it asks her again."""
     cluster.one(register("carol", "<sip:carol@127.0.0.1:4200>", call_id="r-carol"))
@@ -230,6 +261,18 @@ def test_busy_then_calling_again_with_the_same_call_id(cluster):
     )
     assert cluster.one(invite(cseq=2)).uri == BOB_AT
     assert cluster.bill().state == "offered"
+
+
+@pytest.mark.parametrize("cseq", [1, 2])
+@pytest.mark.parametrize("tag", ["a1", "a2"])
+def test_a_missed_call_keeps_its_bill_when_its_call_id_comes_again(cluster, tag, cseq):
+    cluster.one(answer(ring(cluster), 486))
+    missed = cluster.get(Bill, "c1")
+    cluster.now += 70
+    cluster.one(answer(cluster.one(invite(tag=tag, cseq=cseq), at="server2"), 486))
+    bills = Transaction(cluster.store).scan(Bill)
+    assert sorted(bill.offered for bill in bills) == [missed.offered, missed.offered + 70]
+    assert {cluster.bill(bill.call_id).why for bill in bills} == {"bob is busy"}
 
 
 def test_a_phone_that_answers_after_it_was_busy_costs_nothing_and_can_still_part(cluster):

@@ -119,6 +119,20 @@ def test_a_call_that_runs_for_long_stays_on_the_page_though_many_have_begun_sinc
     assert not take_snapshot(Transaction(store), HEALTH, WALL + 2000, running).running
 
 
+def test_a_call_that_reuses_an_old_call_id_is_on_the_page_though_many_have_begun_since():
+    """Its bill stands where the earlier one did, which has another key now (billing.py)."""
+    store = stored(*(bill(n) for n in range(MOST_CALLS + 1)))
+    running = OpenCalls()
+    take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
+    aside = make_bill(f"c0 {WALL:.3f}", WALL)
+    Transaction(store).commit([aside, make_bill("c0", WALL + 1000, ended=None)])
+    Transaction(store).commit([bill(n) for n in range(1001, 1500)])
+    for looks in (running, running, OpenCalls()):
+        shown = take_snapshot(Transaction(store), HEALTH, WALL + 2000, looks)
+        assert shown.running == Counter(answered=1)
+        assert [call["call_id"] for call in shown.calls["calls"] if not call["final"]] == ["c0"]
+
+
 def test_who_looks_again_reads_the_newest_bills_only_and_misses_none_that_began_meanwhile():
     store = Counting()
     Transaction(store).commit([bill(n) for n in range(1000)])

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import QApplication, QDialogButtonBox, QLabel, QLineEdit,
 from qt_kit import FakePhone, find
 
 from sip.message import Request, parse, reply
-from softphone.gui import account_dialog
+from softphone.gui import account_dialog, app
 from softphone.gui.account_dialog import AccountDialog
 from softphone.gui.app import Softphone
 from softphone.gui.event_bridge import Bridge
@@ -156,6 +156,29 @@ def test_a_server_that_does_not_answer_is_told_at_its_field(
     fill(qtbot, sheet, user="alice@example.org", server=f"127.0.0.1:{free_port()}")
     assert "No server answers at 127.0.0.1:" in tried(qtbot, sheet)
     assert sheet.focusWidget() is find(sheet, "server")
+
+
+def test_a_server_whose_name_is_looked_up_for_long_is_told_like_one_that_does_not_answer(
+    sheet, qtbot, monkeypatch
+) -> None:
+    found = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(*asked, **more):
+        found.wait(20.0)
+        return look_up(*asked, **more)
+
+    monkeypatch.setattr(account_dialog, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        fill(qtbot, sheet, user="alice@example.org", server="localhost")
+        assert "No server answers at localhost" in tried(qtbot, sheet)
+        assert find(sheet, "test", QPushButton).isEnabled()
+    finally:
+        found.set()
+        for thread in threading.enumerate():
+            if thread.name == "account-test":
+                thread.join(5.0)
 
 
 @pytest.mark.parametrize("server", ["no-such-computer.invalid", "two..dots"])
@@ -320,6 +343,22 @@ def test_set_up_once_it_opens_instead_of_the_pair(program, registrar, qtbot, tmp
     again.stop()
     entry(program, "pair").trigger()
     qtbot.waitUntil(lambda: len(program.window.panels) == 2, timeout=8000)
+
+
+def test_a_program_that_is_ended_while_it_says_what_cannot_start_opens_no_other_window(
+    program, qtbot, monkeypatch
+) -> None:
+    ended: list[bool] = []
+    program.open(program.pair)
+    first = program.window
+    monkeypatch.setattr(program._app, "quit", lambda: ended.append(True))
+    monkeypatch.setattr(app, "complain", lambda sentence: program.close())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        here = f"127.0.0.1:{taken.getsockname()[1]}"
+        program._reopen(parse_phones(parser().parse_args(["--user", "alice", "--listen", here])))
+        qtbot.waitUntil(lambda: bool(ended) or program.window is not first, timeout=8000)
+    assert ended
 
 
 def test_the_right_password_typed_in_the_panel_is_kept(program, registrar, qtbot) -> None:

@@ -127,6 +127,22 @@ def test_a_move_that_collides_with_their_hold_is_told_in_the_end():
     assert alice.call.held_there and bob.call.media.remote[0] == NEW
 
 
+def test_a_move_that_the_answer_to_their_hold_has_told_is_not_told_again():
+    network, alice, bob = talking()
+    old = alice.address
+    network.delays = lambda passage: (0.1,)
+    alice.does("hold")  # it is under way when the address changes
+    moves(alice)
+    network.parties[old] = alice  # what went there still reaches it, as through a NAT or a server
+    network.run(0.25)
+    bob.does("hold")
+    network.run(0.15)
+    count = network.names().count("INVITE")
+    network.run(10.0)
+    assert alice.call.held_there and bob.call.media.remote[0] == NEW
+    assert network.names().count("INVITE") == count
+
+
 @pytest.mark.parametrize("wish, held", [("hold", True), ("resume", False)])
 @pytest.mark.parametrize("answer", [491, None])
 def test_a_hold_that_is_not_answered_yet_survives_a_move(wish, held, answer):

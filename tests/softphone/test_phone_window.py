@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QApplication, QMessageBox
 from qt_kit import FakePhone, find
 
+from softphone.gui import app
 from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.unix_signals import Interrupt
@@ -84,6 +87,15 @@ def test_closing_stops_the_phones_and_the_window_does_not_freeze(pair, qtbot) ->
         assert not window.isVisible()
     assert alice.stopped
     assert bob.stopped
+
+
+def test_the_phones_of_a_pair_stop_at_the_same_time(pair, qtbot) -> None:
+    window, alice, bob = pair
+    both = threading.Barrier(2, timeout=3.0)
+    alice.stop = bob.stop = lambda timeout: both.wait()
+    with qtbot.waitSignal(window.gone, timeout=8000):
+        window.close()
+    assert not both.broken
 
 
 def test_a_phone_that_fails_to_stop_does_not_keep_the_window_from_going(qtbot) -> None:
@@ -242,6 +254,33 @@ def test_an_address_in_use_is_one_sentence(free_port) -> None:
     assert result.returncode == 1
     assert f"127.0.0.1:{port}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_program_that_cannot_start(
+    number, qapp, free_port, tmp_path, monkeypatch
+) -> None:
+    boxes: list[str] = []
+
+    def look() -> None:
+        box = QApplication.activeModalWidget()
+        if isinstance(box, QMessageBox) and not boxes:
+            boxes.append(box.text())
+            signal.raise_signal(number)
+            QTimer.singleShot(2000, box, lambda: (boxes.append("still open"), box.close()))
+
+    monkeypatch.setattr(app, "SCREENLESS", ())
+    monkeypatch.setattr(app, "settings_folder", lambda: tmp_path)
+    timer = QTimer(interval=50)
+    timer.timeout.connect(look)
+    timer.start()
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", port))
+        status = app.run(wanted("--user", "alice", "--listen", f"127.0.0.1:{port}", "--tone"))
+    timer.stop()
+    assert status == 1
+    assert len(boxes) == 1 and "The phone cannot start" in boxes[0], boxes
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGTERM")

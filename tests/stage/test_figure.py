@@ -3,11 +3,12 @@ and says."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import combinations
 
 import pytest
-from PySide6.QtCore import QSize, QSizeF, Qt
+from PySide6.QtCore import QPoint, QSize, QSizeF, Qt
 from PySide6.QtWidgets import QComboBox, QLineEdit, QTabBar, QToolButton
 from pytestqt.qtbot import QtBot
 from qt_kit import FakePhone, colours
@@ -17,7 +18,7 @@ from softphone.gui.event_bridge import Bridge
 from softphone.gui.phone_panel import PhonePanel
 from softphone.gui.theme import DARK, LIGHT, Palette
 from softphone.gui.widgets import FlatButton
-from stage.gui import wording
+from stage.gui import painting, wording
 from stage.gui.geometry import ONE, TWO, lay_out
 from stage.gui.main_window import BILL_PAGE, MESSAGES_PAGE, Window
 from stage.gui.main_window import LEAST as LEAST_WINDOW
@@ -38,6 +39,7 @@ from stage.observation.observations import (
     ServerFailover,
     ServersUp,
 )
+from stage.scenes.director import FIGURES
 from stage.scenes.state import DemoState, ProgramState, Roles
 from stage.scenes.use_case import UseCase, steps_of
 
@@ -292,11 +294,14 @@ def test_with_reduced_motion_the_address_has_moved_at_once(
         (("Alice", "server1", "BYE", None), ["Alice", "address", "forwarder1", "server1"]),
         (("server1", "Alice", "BYE", 200), ["server1", "forwarder1", "address", "Alice"]),
         (("Alice", "server1", "BYE", None, True), ["forwarder1", "server1"]),
+        (("Guest1", "server1", "BYE", None), ["Guest1", "address", "forwarder1", "server1"]),
+        (("server1", "Guest1", "BYE", 200), ["server1", "forwarder1", "address", "Guest1"]),
     ],
 )
 def test_a_message_passes_the_address_that_two_forwarders_share(
     pair: TopologyView, message: tuple[str, str, str, int | None], nodes: list[str]
 ) -> None:
+    pair.add_guest("Guest1")
     source, target, method, status, *replayed = message
     sent = MessageForwarded(1.0, source, target, method, status, "c", "forwarder1", *replayed)
     assert pair.nodes(sent.nodes) == nodes
@@ -604,6 +609,25 @@ def test_nothing_overlaps_or_is_cut(
         for panel in window.panels:
             assert panel.height() >= panel.minimumSizeHint().height()
     window.change_zoom(0)
+
+
+def test_the_figures_of_a_hundred_calls_are_whole_in_the_smallest_window(window: Window) -> None:
+    figures = [
+        FIGURES["kept"].format(100),
+        FIGURES["lost"].format(0),
+        FIGURES["gap_p50_ms"].format(14.2),
+        FIGURES["gap_p99_ms"].format(38.7),
+        FIGURES["billed_seconds"].format(612),
+        FIGURES["talked_seconds"].format(660.4),
+    ]
+    window.resize(960, 620)
+    window.show_calls(lambda: ["ended"] * 100)
+    window.dots.show_result(figures)
+    dots = window.dots
+    picture = painting.svg_of(dots.size(), lambda painter: dots.render(painter, QPoint()))
+    lines = re.findall(r'<text [^>]* y="([^"]*)"[^>]*>([^<]*)<', picture)
+    assert " ".join(words.strip() for _, words in lines) == " ".join([dots.words, *figures])
+    assert max(float(y) for y, _ in lines) < dots.height()
 
 
 def test_the_window_is_never_larger_than_the_screen_and_its_text_grows_with_it(

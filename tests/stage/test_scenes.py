@@ -65,7 +65,11 @@ def test_a_scene_is_as_expected(name: str) -> None:
         assert told["gap_p50_ms"] <= told["gap_p99_ms"] < 5000
 
 
-def test_the_scenes_are_listed_with_what_each_shows() -> None:
+@pytest.mark.parametrize("optimized", ["0", "2"])
+def test_the_scenes_are_listed_with_what_each_shows(
+    monkeypatch: pytest.MonkeyPatch, optimized: str
+) -> None:
+    monkeypatch.setenv("PYTHONOPTIMIZE", optimized)
     process = run("--scenes")
     told = [line.split(maxsplit=1) for line in process.stdout.splitlines()]
     assert process.returncode == 0

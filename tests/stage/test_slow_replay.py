@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
@@ -73,6 +74,26 @@ def test_it_plays_pauses_and_follows_the_slider(qtbot: QtBot) -> None:
     frame = frames[-1]
     assert isinstance(frame, Frame) and not replay.playing
     assert (frame.when, frame.words) == ("1.8 ms after the kill", "server2 has answered.")
+
+
+@pytest.mark.parametrize("key", [None, Qt.Key.Key_PageUp], ids=["where it stood", "moved"])
+def test_it_goes_on_from_the_sliders_place(qtbot: QtBot, key: Qt.Key | None) -> None:
+    replay = SlowReplay()
+    qtbot.addWidget(replay)
+    replay.show_moments(moments_of(crashed(9.0018), ROWS))
+    frames: list[object] = []
+    replay.frame.connect(frames.append)
+    replay.button.click()
+    qtbot.waitUntil(lambda: replay.slider.value() > 20)
+    replay.button.click()
+    if key is not None:
+        qtbot.keyClick(replay.slider, key)
+    position = replay.slider.value()
+    frames.clear()
+    replay.button.click()
+    assert frames == [replay.frame_at(position)] and replay.button.text() == "Pause"
+    qtbot.waitUntil(lambda: replay.slider.value() > position + 5)
+    assert None not in frames
 
 
 def test_a_new_call_ends_a_replay_that_stands_still(qtbot: QtBot) -> None:

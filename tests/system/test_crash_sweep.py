@@ -135,7 +135,7 @@ def test_the_sweep_notices_a_bill_without_talk(monkeypatch):
 
 def test_the_sweep_notices_a_hang_up_that_the_forwarder_refuses(monkeypatch):
     plan = Plan("caller hangs up", "nobody does anything", "BYE", Fault(7, RECEIVED, BOTH_LATE))
-    monkeypatch.setattr("failover.proxy.outage_queue.OutageQueue.release", lambda self, now: [])
+    monkeypatch.setattr("failover.proxy.outage_queue.OutageQueue.release", lambda *_: [])
     assert strike_both(plan).trouble
 
 
