@@ -409,7 +409,7 @@ class FastPath:
         failover = core.failover
         if failover.records and sender and failover.awaits_first_answer(side, now):
             raise NotOrdinary
-        if method == b"INVITE" and core.orphans.watchful:
+        if core.orphans.watchful and method in (b"INVITE", b"CANCEL"):
             raise NotOrdinary
         if sender:
             failover.response_received(sender, signed, method, status, tag, now)

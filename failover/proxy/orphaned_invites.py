@@ -43,6 +43,7 @@ from sip.via import Via
 
 MAX_CALLS = 2_048  # ringing, and as many orphans
 MAX_OCTETS = 8 << 20  # of ringing calls
+ACK_SUFFIX, BYE_SUFFIX = ".ack", ".bye"  # of the branches of what ends a call that was answered
 # The user in From. No full parse, because many calls may ring when a server dies.
 _CALLER = re.compile(rb"(?im)^(?:From|f)[ \t]*:[^\r\n]*?sips?:([^@;>\s]*)@")
 
@@ -223,18 +224,19 @@ class OrphanedCalls:
     # -- what phones answer -----------------------------------------------------------------------
 
     def answered(self, response: Response, now: float) -> Outcome | None:
-        """A phone's answer. If it is to an orphan that is being ended, returns what to send, and
-        the answer goes no further. None: it is another one."""
-        branch = _key(response.via.branch)
-        call = self._orphans.get(branch)
-        if not call:
+        """A phone's answer. If it is to an orphan that is being ended, or to its CANCEL or BYE,
+        returns what to send, and the answer goes no further. None: it is another one. Phones
+        without magic cookie may use an INVITE's branch for other methods, too."""
+        branch, method = response.via.branch, response.cseq.method
+        key = _key(branch)
+        call = self._orphans.get(key)
+        if not call or (method not in ("INVITE", "CANCEL") and not branch.endswith(BYE_SUFFIX)):
             return None
-        cseq = response.cseq
-        invited = cseq.method == "INVITE"
+        invited = method == "INVITE"
         if call.ended_at is None:
             call.rings = True
             if invited and response.status >= 200:
-                del self._orphans[branch]
+                del self._orphans[key]
                 self.watchful = bool(self._orphans)
             return None
         if not invited:
@@ -261,8 +263,8 @@ class OrphanedCalls:
         except RemoteProtocolError:  # no SIP URI, say
             contact = []
         uri = str(contact[0].uri) if contact else call.invite.uri
-        acknowledged = call.request(now, "ACK", number, to, uri, ".ack")
-        return joined((acknowledged, call.request(now, "BYE", number + 1, to, uri, ".bye")))
+        acknowledged = call.request(now, "ACK", number, to, uri, ACK_SUFFIX)
+        return joined((acknowledged, call.request(now, "BYE", number + 1, to, uri, BYE_SUFFIX)))
 
     # -- time --------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from collections import Counter, deque
 from typing import NamedTuple, TypeVar
 
 from plumbing.address import Address
+from sip.errors import RemoteProtocolError
 from sip.message import parse
 from sip.timing import PATIENCE
 
@@ -262,7 +263,8 @@ class PendingMessages:
         """Is this an INVITE whose 2xx has come from a phone? An old phone may use one branch for
         all its calls, so Call-ID and CSeq have to be the same too."""
         answer = self._answered.get(key)
-        return answer is not None and _transaction(answer[0]) == _transaction(invite)
+        known = _transaction(answer[0]) if answer else None
+        return known is not None and known == _transaction(invite)
 
     def may_be_answered_lately(self, key: RequestKey, now: float) -> bool:
         """Has a 2xx for this key come so lately that a server may not know of it? It may have got
@@ -385,10 +387,14 @@ class PendingMessages:
         return True
 
 
-def _transaction(data: bytes) -> tuple[str, int]:
-    """The Call-ID and the CSeq number of a message that was passed on."""
-    message = parse(data, in_passing=True)
-    return message.call_id, message.cseq.number
+def _transaction(data: bytes) -> tuple[str, int] | None:
+    """The Call-ID and the CSeq number of a message that was passed on; None where one is missing,
+    which only an answer's may be."""
+    try:
+        message = parse(data, in_passing=True)
+        return message.call_id, message.cseq.number
+    except RemoteProtocolError:
+        return None
 
 
 def _split(

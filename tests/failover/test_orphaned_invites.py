@@ -125,6 +125,15 @@ def test_the_survivor_calls_the_phone_anew_and_it_hears_the_end_of_the_first_cal
     assert invite.data.startswith(b"INVITE") and b"leg-1-server2" in invite.data
 
 
+def test_what_is_answered_under_its_branch_to_another_method_goes_on(story):
+    """Whoever has no magic cookie may use one branch for all of a call (RFC 3261 17.2.3)."""
+    ghost = story.rings()
+    again = story.replayed_invite()
+    story.take(answer(again, "401 Unauthorized"), "server2", S2)
+    told = answer(ghost).replace(b" INVITE\r\n", b" INFO\r\n")
+    assert len(story.take(told, PHONES, BOB)) == 1
+
+
 def test_its_final_answer_is_acknowledged_and_goes_to_no_server_that_knows_nothing_of_it(story):
     ghost = story.rings()
     again = story.replayed_invite()

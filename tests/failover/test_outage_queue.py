@@ -142,6 +142,16 @@ def test_so_it_is_where_its_200_was_passed_to_a_server_that_went_down_much_later
     assert again.to == "server2"
 
 
+def test_an_answer_without_call_id_keeps_nobody_from_the_survivor():
+    core = make_core()
+    lame = answer(rings(core)).replace(b"Call-ID: ", b"Subject: ")
+    core.receive(lame, PHONES, BOB, 102.0)
+    assert phone(core, request("OPTIONS", branch="z9hG4bKother"), 102.1).sends
+    core.failover.signal("server2", ANSWER, 105.0, "answers")
+    moved = core.failover.signal("server1", REFUSED, 105.0, "refused").sends
+    assert {send.to for send in moved} == {"server2"}
+
+
 def test_nor_by_a_survivor_that_had_got_the_invite_before_the_answer():
     core = make_core()
     at_bob = rings(core)

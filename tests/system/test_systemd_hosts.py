@@ -93,7 +93,7 @@ def test_a_second_unit_on_this_host_stands_by_and_serves_when_the_first_one_is_k
     units = "/etc/systemd/system"
     host.run("cp", f"{units}/{UNIT}.service", f"{units}/{UNIT}-2.service")
     host.types("systemctl daemon-reload", f"systemctl start {UNIT}-2")
-    assert host.shows(f"{UNIT}-2", "StatusText").startswith("standby:")
+    eventually(lambda: host.shows(f"{UNIT}-2", "StatusText").startswith("standby:"))
     host.kill(UNIT)
     eventually(lambda: not host.shows(f"{UNIT}-2", "StatusText").startswith("standby:"))
     eventually(lambda: host.shows(UNIT, "StatusText").startswith("standby:"), RESTARTED)
