@@ -256,8 +256,8 @@ class Forwarder:
             self._registrations.close,
             partial(self._write_track_file, False),
             partial(self._relay.finish, DRAIN_SECONDS),
-            self.release_address,
             self._links.close_all,
+            self.release_address,
             self._event_log.close,
         ):
             self._loop.call(step)

@@ -91,10 +91,12 @@ class RegistrationListener:
             self._sock.close()
 
     def reconfigure(self, new: Settings) -> tuple[ServerLine, ...]:
-        """After a reload; returns the registered servers that stay beside the file's."""
+        """After a reload; returns the registered servers that stay beside the file's, for the
+        forwarder to use from now on."""
         self._timeout = new.timeout
         self._registration.reconfigure(new.servers, new.allow, new.foreign)
-        return self._registration.lines()
+        self._in_use = self._registration.lines()
+        return self._in_use
 
     # -- datagrams ---------------------------------------------------------------------------------
 

@@ -275,7 +275,7 @@ class Core:
         own = self.lines.towards_server(server.address[0])
         self.lines.push_via(request, own, branch, datagram.side, back)
         first_received = datagram.received_at
-        pending = datagram._replace(server=server.name, first_sent_at=now, last_sent_at=now)
+        pending = datagram.sent_to(server.name, now)
         if self.outage_queue.released:
             first_received = self.outage_queue.first_received(key, first_received)
             if request.method in HANG_UPS and key in self.outage_queue.released:
@@ -424,9 +424,7 @@ class Core:
             refuses = method == "INVITE" and response.status >= 300
             return self._keep(key, response, KeptMessage(datagram, refuses, now + pause), True, now)
         # it may have waited, and is owed as long as any other
-        pending = datagram._replace(
-            server=server.name, received_at=now, first_sent_at=now, last_sent_at=now
-        )
+        pending = datagram.sent_to(server.name, now)._replace(received_at=now)
         self.failover.response_sent(server, key, pending, ends)
         return self._passed(response, datagram, now, Send(server.name, response.to_bytes()), why)
 

@@ -55,6 +55,10 @@ class KeptMessage(NamedTuple):
     due: float
     begins: bool = False
 
+    def is_too_old(self, now: float) -> bool:
+        limit = RINGING_SECONDS if self.datagram.lasting else KEPT_SECONDS
+        return not self.ends_call and now - self.datagram.received_at > limit
+
 
 class Release(NamedTuple):
     """A message that went on. `first_received`: when its first copy came."""
@@ -159,13 +163,7 @@ class OutageQueue:
                 break
             del self.released[key]
         for kept in (self._proven, self._unproven):
-            old = [
-                key
-                for key, (datagram, ends_call, _, _) in kept.items()
-                if not ends_call
-                and now - datagram.received_at
-                > (RINGING_SECONDS if datagram.lasting else KEPT_SECONDS)
-            ]
+            old = [key for key, message in kept.items() if message.is_too_old(now)]
             for key in old:
                 self._octets -= len(kept.pop(key).datagram.data)
             if old:

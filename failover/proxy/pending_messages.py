@@ -85,6 +85,10 @@ class PendingDatagram(NamedTuple):
         Timer B (RFC 3261 17.1.1.2)."""
         return self.provisional and self.rings
 
+    def sent_to(self, server: str, now: float) -> PendingDatagram:
+        """The datagram, of which that server is sent its first copy."""
+        return self._replace(server=server, first_sent_at=now, last_sent_at=now)
+
     def taken(self, now: float) -> PendingDatagram:
         """The datagram, to be sent to another server because its own went down."""
         deadly = now - self.received_at <= DEADLY_SECONDS
@@ -174,7 +178,7 @@ class PendingMessages:
             datagram = datagram._replace(handled=False)  # by another server
         requests[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
-        count = len(requests) + len(self.one_way) + len(self._ended)
+        count = len(requests) + len(self._ringing) + len(self.one_way) + len(self._ended)
         if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 
@@ -186,7 +190,7 @@ class PendingMessages:
             self._octets -= len(earlier.data)
         datagrams[key] = datagram
         self._octets = total = self._octets + len(datagram.data)
-        count = len(self._requests) + len(self.one_way) + len(self._ended)
+        count = len(self) + len(self._ended)
         if total > MAX_OCTETS or count > MAX_DATAGRAMS:
             self.expire(datagram.received_at)
 

@@ -85,7 +85,7 @@ class Queries:
         return take_snapshot(transaction, status, self._now(), self._open_calls)
 
     def _services_status(self, transaction: Transaction) -> dict[str, Any]:
-        """What each SBB shows, or why it shows nothing: its fault must not hide the others."""
+        """The status of each SBB, or its fault, which must not hide the status of the others."""
         shown: dict[str, Any] = {}
         for sbb in self._services():
             if hasattr(sbb, "status"):

@@ -13,7 +13,7 @@ FIELD = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="INK" '
     'stroke-width="2" stroke-linecap="round" stroke-linejoin="round">{}</svg>'
 )
-# What is black in the mask is cut out of the shape.
+# A mask: its black parts are cut out of the shape.
 CUT = '<mask id="cut"><path fill="#fff" stroke="none" d="M0 0H24V24H0Z"/>{}</mask>'
 HANDSET = (
     '<path stroke-width="4" stroke-linecap="butt" d="M3.2 13.6C6.5 7.6 17.5 7.6 20.8 13.6"/>'

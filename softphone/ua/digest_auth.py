@@ -139,8 +139,8 @@ class DigestCredentials:
 
 
 def _related(realm: str, own: str) -> bool:
-    """The same, or a name beneath or above it: sip.example.org and example.org. A single word is
-    above nothing."""
+    """Is a realm our own, or a name beneath or above it, as sip.example.org and example.org? A
+    single word is above no name."""
     one, other = realm.lower().rstrip("."), own.lower().rstrip(".")
     if one == other:
         return True

@@ -171,8 +171,8 @@ class OutgoingCall(Call):
             self._failed(response.status, self._failure(exchange, response), now)
 
     def _failed(self, status: int, sentence: str, now: float) -> None:
-        """Nobody took the call: try where it was redirected to (RFC 3261 8.1.3.4), else it is
-        over."""
+        """The INVITE has failed: it is sent to the next target of a redirection (RFC 3261 8.1.3.4);
+        without one the call is over."""
         exchange = self._pending
         target = self._next_target() if self.state in (CALLING, RINGING) and status < 600 else None
         if target is None or exchange is None:

@@ -106,7 +106,7 @@ class Registration:
             self._ask(0, now)
 
     def _abandon(self) -> None:
-        """Nobody waits for what is under way any more."""
+        """The REGISTER that is under way is of no interest any more."""
         if self._pending is not None:
             self._layer.abandon(self._pending)
             self._pending = None

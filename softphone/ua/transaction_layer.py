@@ -199,7 +199,7 @@ class TransactionLayer:
         self._transmit(response, destination, now, True)
 
     def abandon(self, exchange: ClientRequest) -> None:
-        """Nobody waits for this any more."""
+        """The request's answer is of no interest any more, and its handler not called."""
         exchange.closed = True
         self._clients.pop(client_key(exchange.request), None)
 
@@ -252,9 +252,8 @@ class TransactionLayer:
         exchange.handler(exchange, response, now)
 
     def _prove(self, exchange: ClientRequest, response: Response) -> Request | None:
-        """The request once more with credentials, which nobody but the account's own server
-        gets."""
-        # Nobody but the registrar and what is before it has seen the branch of a REGISTER.
+        """The request once more with credentials, which only the account's own server gets."""
+        # The branch of a REGISTER is known to the registrar, and to proxies before it, alone.
         is_register = exchange.request.method == "REGISTER"
         by_server = is_register or self.is_server(exchange.came_from)
         if self.is_server(exchange.destination) and by_server:

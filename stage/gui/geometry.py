@@ -115,8 +115,8 @@ def lay_out(
     servers: tuple[str, str],
     forwarders: tuple[str, ...] = (),
 ) -> Geometry:
-    """Everything for a figure of `size`; boxes keep their sizes, the space between them grows up to
-    a point. `forwarders`: the two of a pair."""
+    """The places of boxes and lines in a figure of `size`. Boxes keep their sizes, the space
+    between them grows up to a point. `forwarders`: the two of a pair."""
     sizes = TWO if forwarders else ONE
     heights, middle = sizes.heights, size.width() / 2
     spread = max(sizes.program.width() / 2 + GRID, min(size.width() * 0.22, 280.0))

@@ -290,7 +290,7 @@ class Window(QWidget):
         self._say("warning", "stop", "The demonstration cannot run", sentence)
 
     def allow_phones(self, allowed: bool) -> None:
-        """Nobody can call before the programs run."""
+        """Enables the phones, which can call once the programs run."""
         for panel in self.panels:
             panel.setEnabled(allowed)
             panel.setToolTip("" if allowed else "The programs are not running yet")

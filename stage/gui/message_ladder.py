@@ -450,7 +450,7 @@ class Ladder(QWidget):
         return dialog
 
     def describe(self, row: LadderRow) -> str:
-        """All that is known of a row."""
+        """A row's whole text: a remark's words, or a message with its addresses and Call-ID."""
         if isinstance(row, Remark):
             return row.label
         head = f"{row.source_address} > {row.target_address}\nCall-ID {row.call_id}\n\n"
@@ -486,7 +486,7 @@ class Ladder(QWidget):
         )
 
     def svg(self) -> str:
-        """What is shown, from the heading on, as an SVG element."""
+        """The heading and the rows that the filter lets through, as an SVG element."""
         rows, height = self.filter.shown(), self.painter.height
         size = QSize(SVG_WIDTH, (len(rows) + 1) * height)
         surface = theme().palette.surface

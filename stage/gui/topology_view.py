@@ -212,7 +212,7 @@ class TopologyView(QWidget):
         return (TWO if self._pair else ONE).least
 
     def _lay_out(self) -> Geometry:
-        """Everything is laid out for text of one height, then scaled to the room there is."""
+        """The figure is laid out for text of one height, then scaled to the room there is."""
         text = painting.height_of(zoomed(Size.TEXT)) / painting.TEXT_HEIGHT
         most = LARGEST_PRESENTED if self.presented else LARGEST
         room = min(self.width() / self._least.width(), self.height() / self._least.height())
