@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.calls import Program, read_bills, server_argv, wait_until
 from benchmarks.command import Parser, print_json
 from benchmarks.load import T1, Address, open_socket
+from plumbing.address import format_address
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM = 2.0  # seconds at full speed before it counts
@@ -256,7 +257,7 @@ def on_sockets(folder: Path, options: argparse.Namespace) -> tuple[Pace, Pace, i
     with ExitStack() as ending:
         phones = Phones(own, server)
         ending.callback(phones.close)
-        argv = server_argv("server1", "{}:{}".format(*server), "{}:{}".format(*own), store)
+        argv = server_argv("server1", format_address(server), format_address(own), store)
         program = Program("server1", argv, folder)
         ending.callback(program.stop)
         _have_a_core_each(program.pid)

@@ -126,7 +126,7 @@ class Node:
         return not self.trouble and self._left == -math.inf
 
     def is_idle(self, now: float) -> bool:
-        """Does no one wait for a response from here, and can no message of a call be on its way?"""
+        """Is no response due from here, and no message of a call on its way?"""
         return not len(self._pending) and now - max(self._last_message, self._left) > IDLE_SECONDS
 
     def stop(self, now: float) -> Sequence[Outcome]:

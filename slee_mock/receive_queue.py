@@ -18,7 +18,7 @@ MOST_WAITING = 10_000  # datagrams; seconds of work, what comes then waits in th
 # of all that waits: 10,000 datagrams may be 650 MB, and ordinary ones are 10
 MOST_OCTETS = 16_000_000
 FIRST = b"OPTIONS "
-# A server that was frozen for longer takes these out of its socket and drops them.
+# A server that was frozen for more than STALE_SECONDS drops these from its socket.
 BEGINNINGS = (b"REGISTER ", b"INVITE ")
 STALE_SECONDS = 16.0
 

@@ -263,7 +263,7 @@ class DemoController(QObject):
         self._post(self._on_ended)(name, status)
 
     def _forwarder_told(self, name: str, kind: str, told: dict[str, Any]) -> None:
-        """On the thread that reads its events.
+        """Takes an event of a forwarder, on the thread that reads its events.
 
         A phone asks the new holder of the address at once: the answer ends `forwarder_takeover_ms`.
         """
@@ -324,7 +324,7 @@ class DemoController(QObject):
             act()
 
     def _on_event(self, forwarder: str, kind: str, told: dict[str, Any]) -> None:
-        """Of a forwarder's event stream."""
+        """Takes an event of a forwarder's stream."""
         told["forwarder"] = forwarder
         handlers = {
             "hello": self._on_hello,
@@ -395,8 +395,8 @@ class DemoController(QObject):
         self._refresh()
 
     def _found_active(self) -> None:
-        """It had the address before its event stream was read: no takeover event made a phone ask
-        it."""
+        """A forwarder had the address before its event stream was read: no takeover event made a
+        phone ask it."""
         self._taken(time.monotonic())
         state = self.use_case.state
         if state.forwarder_killed and state.answered_by_successor_at is None:
@@ -462,7 +462,7 @@ class DemoController(QObject):
         return self.guests.names.get(address) if self.guests else None
 
     def _on_page(self, url: str, page: dict[str, Any] | None) -> None:
-        """The snapshot of a server."""
+        """Takes a server's snapshot: its calls and the cluster's members."""
         if page is None:
             return
         members = page["members"]["members"]

@@ -16,7 +16,7 @@ from second_process import pytest_runtestloop
 
 __all__ = ["pytest_runtestloop"]  # a hook of pytest's
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-# Whoever ends the tests politely has their programs ended, too.
+# SIGTERM ends the tests as Ctrl-C does, so that their programs are ended, too.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 # files with passwords and stores are their owner's alone, or the servers refuse them
 os.umask(0o077)

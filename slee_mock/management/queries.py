@@ -87,10 +87,11 @@ class Queries:
     def _services_status(self, transaction: Transaction) -> dict[str, Any]:
         """The status of each SBB, or its fault, which must not hide the status of the others."""
         shown: dict[str, Any] = {}
+        now = self._now()
         for sbb in self._services():
             if hasattr(sbb, "status"):
                 try:
-                    shown[sbb.name] = sbb.status(transaction, self._now())
+                    shown[sbb.name] = sbb.status(transaction, now)
                     json.dumps(shown[sbb.name])
                 except StoreDown:
                     raise

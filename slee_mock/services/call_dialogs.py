@@ -101,14 +101,20 @@ def dialog_after(call: Call, leg: Leg, response: Response) -> Dialog:
     return replace(dialog, contacts=contacts, routes=routes, aside=dialog.aside and aside)
 
 
-def hung_up(call: Call, dialog: Dialog) -> Call:
+def hung_up(call: Call, dialog: Dialog, now: float) -> Call:
     """Applies a BYE. While the caller has another dialog, the call goes on (RFC 3261
     13.2.2.4)."""
     call = with_dialog(call, replace(dialog, over=True))
     others = len(call.dialogs) > 1 and any(_lives(each, call.confirmed) for each in call.dialogs)
     if dialog.aside or others:
         return call
-    return replace(call, over=True, expires=None)
+    return ended(call, now)
+
+
+def ended(call: Call, now: float) -> Call:
+    """The call after the message that ends it; a copy of that changes nothing."""
+    seen = call.seen if call.over else max(call.seen, now)
+    return replace(call, over=True, expires=None, seen=seen)
 
 
 def _lives(dialog: Dialog, confirmed: bool) -> bool:

@@ -21,6 +21,7 @@ from slee_mock.services.call_dialogs import (
     acknowledged,
     contact_of,
     dialog_after,
+    ended,
     find_dialog,
     hung_up,
     with_contact,
@@ -50,9 +51,7 @@ class Progress:
             call = acknowledged(call, dialog)
             dialog = next(each for each in call.dialogs if each.tag == dialog.tag)
         if method == "BYE":
-            parted = hung_up(call, dialog)
-            is_end = parted.over and not call.over
-            return replace(parted, seen=max(call.seen, now)) if is_end else parted
+            return hung_up(call, dialog, now)
         if method == "ACK" and by_caller and call.given_up and request.cseq.number == call.cseq:
             return self.crossed(call, now)
         return self.refreshed(self.seen(call, now), request, dialog, by_caller)
@@ -159,9 +158,7 @@ def after_response(
     if response.status >= 300:
         if call.confirmed or not is_callers:
             return call, ()
-        return replace(call, over=True, expires=None, seen=max(call.seen, now)), (
-            CallEnded(call.call_id, now, _why(call, response)),
-        )
+        return ended(call, now), (CallEnded(call.call_id, now, _why(call, response)),)
     is_answer = response.status >= 200
     if not is_answer and not response.to_tag:
         is_news = is_callers and not (call.over or call.confirmed)

@@ -14,11 +14,11 @@ from slee_mock.store.records import Record
 
 # RFC 3261 16.6: Timer C, more than 180 s. After it nobody will answer an INVITE any more.
 TIMER_C_SECONDS = 200.0
-# Copies of an INVITE come for so long: a phone repeats it for 32 s, and so does the network; a
-# frozen server drops those in its socket (receive_queue.py). One that rings the forwarder sends to
-# the next server for longer, until its final answer has passed (pending_messages.py): if a server
-# dies as it has saved that answer, this copy comes after the call's end. Our forwarder says how old
-# it is (Failover-Kept); any other proxy that does the same does not.
+# Seconds for which copies of an INVITE come: a phone repeats it for 32 s, and the network may hold
+# it as long; a frozen server drops old copies (receive_queue.py). The forwarder sends a ringing
+# INVITE to the next server for longer, until its final answer has passed (pending_messages.py): if
+# a server dies as it has saved that answer, the copy comes after the call's end. Our forwarder says
+# how old the copy is (Failover-Kept); other proxies do not.
 COPIES_SECONDS = 2 * PATIENCE
 
 

@@ -27,7 +27,7 @@ from softphone.phone import Phone
 from softphone.settings import SavedAccount
 from softphone.ua.events import RegistrationChanged, RegistrationState
 
-# until the test says that the server does not answer; the look-up of its name is among them
+# that a test may take, the look-up of the server's name included
 PATIENCE_SECONDS = 4.0
 STOP_SECONDS = 1.0
 LOOK_MS = 50  # between two looks for the result of a test
@@ -59,7 +59,7 @@ class RegistrationTest:
         """None until there is one. In time there is one although the thread still looks the
         server's name up."""
         if self._result is None and time.monotonic() >= self._deadline:
-            return self._no_answer()
+            return TestResult(texts.NO_SERVER_ANSWERS.format(server=self._server), "server")
         return self._result
 
     def abandon(self) -> None:
@@ -73,7 +73,7 @@ class RegistrationTest:
             phone.start()  # looks the server's name up, which may take seconds
             self._result = self._wait()
         except Empty:
-            self._result = self._no_answer()
+            pass  # `result` tells
         except OSError as fault:
             reason = fault.strerror or str(fault)
             sentence = texts.SERVER_UNKNOWN.format(server=self._server, reason=reason)
@@ -93,9 +93,6 @@ class RegistrationTest:
                 if event.state is RegistrationState.REFUSED:
                     field = "password" if event.wants_password else "user"
                     return TestResult(event.sentence, field)
-
-    def _no_answer(self) -> TestResult:
-        return TestResult(texts.NO_SERVER_ANSWERS.format(server=self._server), "server")
 
 
 class AccountDialog(QDialog):

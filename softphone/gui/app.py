@@ -121,7 +121,7 @@ class Softphone(QObject):
         return PhonePanel(name, phone, bridge, target=options.target, history=history)
 
     def close(self) -> None:
-        """End the program; a box that says what cannot be done is closed as well."""
+        """End the program, and close a message box that is open."""
         self._next = None
         box = QApplication.activeModalWidget()
         if isinstance(box, QMessageBox):

@@ -94,7 +94,7 @@ class PhonesWindow(QWidget):
             self._goodbye.start()
 
     def _stop_phones(self) -> None:
-        """Stop all of them at once."""
+        """Stop the phones side by side, and wait for them."""
         phones = [panel.phone for panel in self.panels]
         threads = [threading.Thread(target=_stop, args=(phone,)) for phone in phones]
         for thread in threads:

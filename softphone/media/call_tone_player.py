@@ -51,7 +51,7 @@ class CallTonePlayer(QObject):
         self.playing: CallTone | None = None
         self._call_id = ""
         self._hung_up: set[str] = set()
-        # of the tone that is played
+        # of the tone that plays; set when it begins
         self._source: RepeatedSource
         self._pace: PacketClock
         self._until: float

@@ -6,7 +6,7 @@ Playing starts once the target is held. When the buffer runs dry it fades out an
 grow; when for two seconds it has never held less than it needs, 20 ms are blended into 10 until the
 delay is short again. The same two rules follow a sender whose clock is faster or slower than ours.
 
-What is held is one line of samples, None where nothing has come. Its last sample is always sound.
+The buffer is one line of samples, None where no sound has come. Its last sample is always sound.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Stream:
             return None
         codec = self._codecs.get(packet.payload_type)
         known = codec is not None or packet.payload_type in self._events
-        # One of a type that we do not know proves no new source.
+        # A packet of an unknown payload type proves no new source.
         if not known and not self._source.is_current(packet, source):
             return None
         if len(packet.payload) > LONGEST_PAYLOAD or not self._source.accepts(packet, source, now):

@@ -120,7 +120,7 @@ class Call:
         self.tell(sentence, now)
 
     def tell(self, sentence: str, now: float) -> None:
-        """Another sentence for the state that the call is in."""
+        """Show another sentence for the state that the call is in."""
         self.sentence = begin(sentence)
         self.emit_changed(now)
 
@@ -142,7 +142,7 @@ class Call:
         self.change(ACCEPT, now, f"{text}; {remark}" if remark else text)
 
     def nothing_heard(self, seconds: int, now: float) -> None:
-        """No sound has come for so long, 0: it comes."""
+        """Show that no sound has come for `seconds`; 0: sound comes."""
         if self.state is TALKING and seconds != self.silent_for:
             self.silent_for = seconds
             self.emit_talking(now)

@@ -59,11 +59,8 @@ class DigestCredentials:
     ) -> Request | None:
         """The request once more with credentials, still without Via; None if there is nothing left
         to try."""
-        found, user, password = (
-            _challenges(response),
-            self._account.username,
-            self._account.password,
-        )
+        found = _challenges(response)
+        user, password = self._account.username, self._account.password
         if not password:
             return None
         proofs.why_not = "" if found else ASKED_IN_ANOTHER_WAY.format(name=user)

@@ -87,7 +87,7 @@ class KeepAlive:
             self._follow(response, now)
 
     def _doubt(self, is_silent: bool, now: float) -> None:
-        """No server lives, it seems."""
+        """Registers anew, as no server seems to live; `is_silent`: nothing was answered at all."""
         self._pending = None
         if self._registration.state is REGISTERED:
             self._in_doubt_since = now if is_silent else None

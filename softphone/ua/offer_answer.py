@@ -3,6 +3,7 @@ follows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sip import sdp
@@ -48,9 +49,9 @@ class OfferAnswer:
         """Our media is wanted at this host from the next offer or answer on."""
         self._host = host
 
-    def offer(self, hold: bool = False) -> bytes:
+    def offer(self, hold: bool = False, codecs: Sequence[str] = ()) -> bytes:
         """Our next offer. On hold we offer sendonly, which tells the other side apart from its own
-        hold."""
+        hold. `codecs`: offered again instead of the one agreed on."""
         direction = _direction(hold)
         self._version += 1
         if self._local is None:
@@ -59,22 +60,14 @@ class OfferAnswer:
             )
         else:
             offered = sdp.offer_again(
-                self._local, self._host, self._session_id, self._version, direction
+                self._local, self._host, self._session_id, self._version, direction, codecs
             )
         self._offered, self._offers_hold, self._named = offered, hold, self._host
         return offered.to_bytes()
 
     def offer_all(self) -> bytes:
         """An offer of all that we have, to a re-INVITE that makes none (RFC 3261 14.2)."""
-        if self._local is None:
-            return self.offer(self.held_here)
-        self._version += 1
-        direction = _direction(self.held_here)
-        offered = sdp.offer_again(
-            self._local, self._host, self._session_id, self._version, direction, CODECS
-        )
-        self._offered, self._offers_hold, self._named = offered, self.held_here, self._host
-        return offered.to_bytes()
+        return self.offer(self.held_here, CODECS)
 
     def repeat(self) -> bytes:
         """An offer of what stands, for a re-INVITE that changes nothing: by its version they know

@@ -32,8 +32,8 @@ class NamedTimers:
         `longest`, until it is cancelled."""
 
         def run(later: float) -> None:
-            action(later)
             self.repeat(name, min(2 * interval, longest), longest, action, later)
+            action(later)  # which may cancel it
 
         self.set(name, now + interval, run)
 

@@ -68,7 +68,7 @@ class CallDots(QWidget):
         self._draw_words(painter, box.adjusted(side + 2 * GRID, 0, 0, 0))
 
     def _draw_words(self, painter: QPainter, room: QRectF) -> None:
-        """Each sentence on as many lines as it needs, set closer where there is little room."""
+        """Draws each sentence on as many lines as it needs, closer together in little room."""
         bold, small = zoomed(Size.TEXT, bold=True), zoomed(Size.TEXT)
         sentences = [(self.words, bold), *((words, small) for words in self._result)]
         heights = [

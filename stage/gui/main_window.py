@@ -106,7 +106,7 @@ class PhoneCard(Card):
         panel.card.setVisible(fits or not button.isChecked())
 
     def event(self, event: QEvent) -> bool:
-        """It has got another height, or a remark that needs room."""
+        """The card has got another height, or its phone a remark that needs room."""
         if event.type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest):
             self._fitting.start()
         return super().event(event)

@@ -79,8 +79,8 @@ Index = QModelIndex | QPersistentModelIndex
 
 
 class LadderFilter(QSortFilterProxyModel):
-    """By call and by method; OPTIONS, the demo's own questions, are hidden unless asked for. What
-    was sent again after a failover and what happened to programs is always shown.
+    """By call and by method; OPTIONS, the demo's own questions, are hidden unless asked for.
+    Messages sent again after a failover, and remarks on programs, are always shown.
 
     `zero`, from which times are counted, is the first message until something is killed, then the
     latest kill; it does not move when old rows fall out."""
@@ -208,7 +208,7 @@ class RowPainter(QStyledItemDelegate):
         return QSize(40 * GRID, self.height)
 
     def _turns(self, row: MessageForwarded, box: QRectF) -> bool:
-        """The forwarder neither has sent it again nor stands between its two ends."""
+        """True if the forwarder neither sent the message again nor stands between its two ends."""
         if row.through == row.sender:
             return False
         ends = sorted((self.x_of(row.sender, box), self.x_of(row.target, box)))

@@ -21,7 +21,7 @@ from stage.observation.observations import LadderRow, MessageForwarded, ServerFa
 from stage.scenes.state import DemoState
 from stage.scenes.use_case import milliseconds
 
-DURATION_MS = 6000  # of the whole of it
+DURATION_MS = 6000  # of a whole replay
 AROUND_SECONDS = 0.02  # before the kill and after the first answer, for the messages shown
 POSITIONS = 1000  # of the slider; at 0 nothing is replayed
 
@@ -126,7 +126,7 @@ class SlowReplay(QWidget):
         self._show()
 
     def _pause(self) -> None:
-        """A person moves the slider."""
+        """Pauses, because a person moves the slider."""
         if self.playing:
             self._animation.pause()
 

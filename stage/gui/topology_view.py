@@ -106,7 +106,8 @@ class TopologyView(QWidget):
         self._guests: tuple[str, ...] = ()
         self.phones = dict.fromkeys(phones, PhoneAppearance("dead", "call", False))
         self.programs = dict.fromkeys((*pair, *servers), ABSENT)  # with a plug to pull
-        # None: nobody has the pair's address, nobody serves; "": nobody has told yet
+        # the pair's holder of the address, and the server that serves; None: there is none, "": not
+        # told yet
         self.active: str | None = ""
         self.hot: str | None = ""
         self._taken_at = -10.0  # when the active forwarder changed last
@@ -188,7 +189,7 @@ class TopologyView(QWidget):
         self.rescale()
 
     def show_message(self, message: MessageForwarded) -> None:
-        """Those of one call travel one after the other, not on top of each other."""
+        """Messages of one call travel one after the other, not on top of each other."""
         lane = message.method if message.method == "REGISTER" else message.call_id
         travel = MessageAnimation(message.nodes, message.label, message.kind)
         self.traffic.add(lane, travel, self._clock())
@@ -414,7 +415,7 @@ class TopologyView(QWidget):
                 painting.pill(painter, pill, travel.label, tone, palette.surface)
 
     def nodes(self, route: tuple[str, ...]) -> list[str]:
-        """Between a phone and one of two forwarders is the address that they share."""
+        """The route, with the shared address between a phone and one of two forwarders."""
         nodes = [*route[:1]]
         for before, after in pairwise(route):
             if self._pair and (before in self.phones or after in self.phones):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sip.reasons import REASONS
 
-# shorter than RFC 3261's own
+# labels, shorter than RFC 3261's reason phrases
 SHORT_REASONS = {
     401: "Who?",
     402: "Payment",
@@ -71,7 +71,7 @@ class MessageForwarded:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """On its way; the phone has sent a replayed message once only."""
+        """The nodes on the message's way; a phone has sent a replayed one once only."""
         way = (self.through, self.target)
         return way if self.replayed else (self.source, *way)
 
@@ -100,7 +100,7 @@ class MessageForwarded:
 
 @dataclass(frozen=True)
 class Remark:
-    """What happened to a program, among the messages; `kind` as a message's."""
+    """A line among the messages that tells of a program's fate; `kind` as a message's."""
 
     at: float
     label: str

@@ -93,7 +93,8 @@ class GeneratedCall:
         """Register the callee; the rest follows."""
         self.callee.wish(self.callee.agent.register)
 
-    def probe(self) -> None:
+    def probe(self, killed_at: float) -> None:
+        self.killed_at = killed_at
         self.caller.wish(self.caller.agent.probe)
 
     def hang_up(self) -> None:
@@ -120,7 +121,7 @@ class GeneratedCall:
 
 
 class CallGenerator:
-    """Any thread."""
+    """Many calls, begun and hung up one after the other. Any thread may use it."""
 
     def __init__(self, proxy: Address, number: int) -> None:
         self._loop = Loop("calls")
@@ -135,8 +136,7 @@ class CallGenerator:
         """Ask within every call, now, whether it is answered."""
         now = time.monotonic()
         for call in self.calls:
-            call.killed_at = now
-            self._loop.post(call.probe)
+            self._loop.post(partial(call.probe, now))
 
     def hang_up(self) -> None:
         self._one_by_one(GeneratedCall.hang_up)

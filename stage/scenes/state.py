@@ -220,8 +220,8 @@ class DemoState:
 
     @property
     def forwarder_takeover_ms(self) -> float | None:
-        """From just before the SIGKILL of the active forwarder to the first request answered
-        through its standby."""
+        """Milliseconds from just before the SIGKILL of the active forwarder to the first response
+        that its standby passes on."""
         killed, answered_at = self.forwarder_killed, self.answered_by_successor_at
         if killed is None or answered_at is None or self.successor in (None, killed.program):
             return None
@@ -319,7 +319,7 @@ class DemoState:
                     self.guests_bill = seen
 
     def _count_for_successor(self, seen: MessageForwarded) -> None:
-        """The other forwarder has passed it on since the active one was killed."""
+        """Notes a message that the other forwarder passed on after the active one was killed."""
         killed = self.forwarder_killed
         if killed is None or seen.at < killed.at or seen.through == killed.program:
             return

@@ -126,7 +126,7 @@ def test_the_survivor_calls_the_phone_anew_and_it_hears_the_end_of_the_first_cal
 
 
 def test_what_is_answered_under_its_branch_to_another_method_goes_on(story):
-    """Whoever has no magic cookie may use one branch for all of a call (RFC 3261 17.2.3)."""
+    """A phone without magic cookie may use one branch for all of a call (RFC 3261 17.2.3)."""
     ghost = story.rings()
     again = story.replayed_invite()
     story.take(answer(again, "401 Unauthorized"), "server2", S2)

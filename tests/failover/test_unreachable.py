@@ -155,23 +155,11 @@ def test_a_route_that_goes_and_comes_back_under_another_own_address_is_used_agai
     port, far = free_port(), (FAR, free_port())
     with fake_servers(free_port, 1) as (near,), comes(far[1]):
         run("ip", "address", "add", "198.51.100.1/32", "dev", "lo")
-        run(
-            "ip",
-            "route",
-            "replace",
-            "local",
-            FAR,
-            "dev",
-            "lo",
-            "table",
-            "local",
-            "src",
-            "198.51.100.1",
-        )
+        run(*f"ip route replace local {FAR} dev lo table local src 198.51.100.1".split())
         with running(port, {"far": far, "near": near.address}) as (forwarder, phone):
             eventually(is_up(forwarder, "far", "near"))
             run("ip", "address", "del", "198.51.100.1/32", "dev", "lo")
-            run("ip", "route", "replace", "local", FAR, "dev", "lo", "table", "local", "src", FAR)
+            run(*f"ip route replace local {FAR} dev lo table local src {FAR}".split())
             eventually(lambda: forwarder.status()["counters"].get("trouble.heartbeat"))
             phone.settimeout(0.3)
             numbers = itertools.count()

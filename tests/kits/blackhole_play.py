@@ -201,8 +201,8 @@ def loss(percent: int) -> dict[str, object]:
     with stage() as (first, second, log):
         first.lose(percent)
         second.lose(percent)
-        # of nothing but heartbeats
-        wait_until(lambda: first.dropped() + second.dropped() > LOST_HEARTBEATS, 30.0)
+        # lost so far: heartbeats only; each look starts programs
+        wait_until(lambda: first.dropped() + second.dropped() > LOST_HEARTBEATS, 30.0, every=0.2)
         load = Load(FORWARDER, 200, HERE)
         asked = load.run(5.0, patience=0.0)
         dropped = first.dropped() + second.dropped()
@@ -218,7 +218,7 @@ def loss(percent: int) -> dict[str, object]:
 def loss_and_freeze(percent: int) -> dict[str, object]:
     with stage() as (first, _second, log):
         first.lose(percent)
-        wait_until(lambda: first.dropped() > LOST_HEARTBEATS / 4)
+        wait_until(lambda: first.dropped() > LOST_HEARTBEATS / 4, every=0.2)
         frozen = time.time()
         first.server.freeze()
         time.sleep(4 * NOTICED)

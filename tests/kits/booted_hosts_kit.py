@@ -1,4 +1,4 @@
-"""Hosts of hosts_kit.py that run a real systemd: what the manual tells to type is typed there.
+"""Hosts of hosts_kit.py that run a real systemd: the manual's own commands are typed there.
 
 A host is started by systemd-nspawn (Debian: systemd-container) from this computer's own /usr, with
 an empty /etc and /var that are gone afterwards, the project in /opt/call-failover, and the network
@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 from hosts_kit import EXAMPLES, HELLO, HOSTS, ROOT, SHARED, namespace
@@ -58,18 +59,19 @@ class BootedHost:
     def __enter__(self) -> BootedHost:
         with contextlib.ExitStack() as stack:
             prefix = self._own_cgroup(stack)
+            self._console = stack.enter_context(tempfile.TemporaryFile("w+"))
             self._machine = subprocess.Popen(
                 [*prefix, *self._argv()],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=self._console,
                 stderr=subprocess.STDOUT,
             )
-            stack.callback(self._machine.communicate)
+            stack.callback(self._machine.wait)
             stack.callback(self._end)
             self._leader = wait_until(self._init, HELLO, lambda: f"{self.name} begins to boot")
             booted = ("systemctl", "is-active", "--quiet", "basic.target")
             wait_until(lambda: self._status(*booted) == 0, HELLO, lambda: f"{self.name} boots")
-            # The network is there, and nobody is to wait for it.
+            # The network is up already; no unit is to wait for it.
             self.run("systemctl", "mask", *NETWORKD)
             self._stack = stack.pop_all()
         return self
@@ -84,7 +86,7 @@ class BootedHost:
             self._stack.close()
 
     def _own_cgroup(self, stack: contextlib.ExitStack) -> list[str]:
-        """What is to be put before a command so that its cgroup is its own."""
+        """The words before a command that give it a cgroup of its own."""
         if Path("/run/systemd/system").is_dir():
             return ["systemd-run", "--quiet", "--scope", "--property=Delegate=yes"]
         entered = []
@@ -114,7 +116,9 @@ class BootedHost:
     def _init(self) -> int:
         """The process that is the host's systemd, once there is one; systemd-nspawn has other
         children before."""
-        assert self._machine.poll() is None, "systemd-nspawn has ended"
+        if self._machine.poll() is not None:
+            self._console.seek(0)
+            raise AssertionError(f"systemd-nspawn has ended: {self._console.read()}")
         pid = self._machine.pid
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             with contextlib.suppress(OSError):
@@ -123,7 +127,7 @@ class BootedHost:
         return 0
 
     def _end(self) -> None:
-        """As if its power were cut. What it wrote was in memory."""
+        """As if its power were cut; its files were in memory and are gone."""
         if self._leader:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._leader, signal.SIGKILL)
@@ -141,7 +145,8 @@ class BootedHost:
         return done.returncode
 
     def run(self, *argv: str, typing: str = "", status: int = 0) -> str:
-        """What a command prints there, which must end with that status; `typing` is its input."""
+        """The output of a command there, which must end with that status; `typing` is its
+        input."""
         done = subprocess.run(
             self._enter(*argv),
             input=typing,
@@ -156,7 +161,7 @@ class BootedHost:
         return done.stdout
 
     def types(self, *lines: str) -> str:
-        """What a root shell there prints, which ends at the first line that fails."""
+        """The output of a root shell there, which ends at the first line that fails."""
         return self.run("sh", "-e", typing="\n".join(lines))
 
     def read(self, path: str) -> str:

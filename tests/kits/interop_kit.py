@@ -132,7 +132,7 @@ class Ours(Owner):
 
 
 class Theirs:
-    """What every foreign phone can be told and asked. `said` is all of its output. `proxy`: where
+    """A foreign phone: the orders and questions that every kind takes. `said` is all of its output. `proxy`: where
     it registers and sends everything; without one it is called at its own address."""
 
     rejects = "declined the call"

@@ -57,15 +57,19 @@ def is_taken(port: int) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], Any], timeout: float = 10.0, note: Callable[[], object] | None = None
+    condition: Callable[[], Any],
+    timeout: float = 10.0,
+    note: Callable[[], object] | None = None,
+    every: float = 0.005,
 ) -> Any:
-    """The first true value of the condition; fails the test after the timeout, with the note."""
+    """The first true value of the condition, asked for every so many seconds; fails the test after
+    the timeout, with the note."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
             what = note() if note else getattr(condition, "__name__", condition)
             raise AssertionError(f"not within {timeout:g} s: {what}")
-        time.sleep(0.005)
+        time.sleep(every)
     return value
 
 

@@ -166,5 +166,7 @@ def find(window: QWidget, name: str, kind: type = QWidget):
 def colours(palette: Palette) -> Iterator[None]:
     """Light or dark. Each change styles every widget anew, which takes as long as a whole test."""
     theme().use(palette)
-    yield
-    theme().use(None)
+    try:
+        yield
+    finally:
+        theme().use(None)

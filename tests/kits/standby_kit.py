@@ -41,7 +41,8 @@ class Twin(Process):
 
     def end(self, number=signal.SIGKILL):
         """Returns the exit status."""
-        self.signal(number)
+        if self.status is None:
+            self.signal(number)
         return self.wait(SLOWLY)
 
 

@@ -143,7 +143,7 @@ def test_who_looks_again_reads_the_newest_bills_only_and_misses_none_that_began_
     take_snapshot(Transaction(store), HEALTH, WALL + 2000, running)
     assert store.read == MOST_CALLS
     Transaction(store).commit(
-        [bill(n, **({"ended": None} if n == 1001 else {})) for n in range(1000, 1500)]
+        [bill(n, ended=None) if n == 1001 else bill(n) for n in range(1000, 1500)]
     )
     assert take_snapshot(Transaction(store), HEALTH, WALL + 2000, running).running == Counter(
         answered=1

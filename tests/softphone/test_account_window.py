@@ -119,6 +119,10 @@ def press_ok(qtbot, dialog) -> None:
 # -- the sheet -------------------------------------------------------------------------------------
 
 
+def running_tests() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "account-test"]
+
+
 def test_a_window_may_be_closed_and_gone_while_its_test_goes_on(free_port, qtbot) -> None:
     for _ in range(5):
         dialog = AccountDialog(SavedAccount("alice@example.org", f"127.0.0.1:{free_port()}"))
@@ -126,9 +130,8 @@ def test_a_window_may_be_closed_and_gone_while_its_test_goes_on(free_port, qtbot
         dialog.reject()
         del dialog
         gc.collect()
-    tests = [each for each in threading.enumerate() if each.name == "account-test"]
-    assert tests
-    qtbot.waitUntil(lambda: not any(each.is_alive() for each in tests))
+    assert running_tests()
+    qtbot.waitUntil(lambda: not running_tests())
 
 
 def test_what_is_right_works(sheet, registrar, qtbot) -> None:
@@ -176,9 +179,8 @@ def test_a_server_whose_name_is_looked_up_for_long_is_told_like_one_that_does_no
         assert find(sheet, "test", QPushButton).isEnabled()
     finally:
         found.set()
-        for thread in threading.enumerate():
-            if thread.name == "account-test":
-                thread.join(5.0)
+        for thread in running_tests():
+            thread.join(5.0)
 
 
 @pytest.mark.parametrize("server", ["no-such-computer.invalid", "two..dots"])

@@ -39,6 +39,22 @@ def crashed(first_answer: float | None) -> DemoState:
     return use_case.state
 
 
+@pytest.fixture
+def replay(qtbot: QtBot) -> SlowReplay:
+    made = SlowReplay()
+    qtbot.addWidget(made)
+    return made
+
+
+def frames_of(replay: SlowReplay) -> list[object]:
+    """Begins to play; returns the frames that it shows from now on."""
+    replay.show_moments(moments_of(crashed(9.0018), ROWS))
+    frames: list[object] = []
+    replay.frame.connect(frames.append)
+    replay.button.click()
+    return frames
+
+
 def test_there_is_nothing_to_replay_before_the_first_answer() -> None:
     assert moments_of(crashed(None), ROWS) == []
 
@@ -57,14 +73,9 @@ def test_the_moments_are_those_observed_in_their_order() -> None:
     ]
 
 
-def test_it_plays_pauses_and_follows_the_slider(qtbot: QtBot) -> None:
-    replay = SlowReplay()
-    qtbot.addWidget(replay)
+def test_it_plays_pauses_and_follows_the_slider(replay: SlowReplay, qtbot: QtBot) -> None:
     assert not replay.isEnabled() and replay.toolTip()
-    replay.show_moments(moments_of(crashed(9.0018), ROWS))
-    frames: list[object] = []
-    replay.frame.connect(frames.append)
-    replay.button.click()
+    frames = frames_of(replay)
     qtbot.waitUntil(lambda: len(frames) > 3)
     replay.button.click()
     seen = len(frames)
@@ -77,13 +88,10 @@ def test_it_plays_pauses_and_follows_the_slider(qtbot: QtBot) -> None:
 
 
 @pytest.mark.parametrize("key", [None, Qt.Key.Key_PageUp], ids=["where it stood", "moved"])
-def test_it_goes_on_from_the_sliders_place(qtbot: QtBot, key: Qt.Key | None) -> None:
-    replay = SlowReplay()
-    qtbot.addWidget(replay)
-    replay.show_moments(moments_of(crashed(9.0018), ROWS))
-    frames: list[object] = []
-    replay.frame.connect(frames.append)
-    replay.button.click()
+def test_it_goes_on_from_the_sliders_place(
+    replay: SlowReplay, qtbot: QtBot, key: Qt.Key | None
+) -> None:
+    frames = frames_of(replay)
     qtbot.waitUntil(lambda: replay.slider.value() > 20)
     replay.button.click()
     if key is not None:
@@ -96,13 +104,8 @@ def test_it_goes_on_from_the_sliders_place(qtbot: QtBot, key: Qt.Key | None) -> 
     assert None not in frames
 
 
-def test_a_new_call_ends_a_replay_that_stands_still(qtbot: QtBot) -> None:
-    replay = SlowReplay()
-    qtbot.addWidget(replay)
-    replay.show_moments(moments_of(crashed(9.0018), ROWS))
-    frames: list[object] = []
-    replay.frame.connect(frames.append)
-    replay.button.click()
+def test_a_new_call_ends_a_replay_that_stands_still(replay: SlowReplay, qtbot: QtBot) -> None:
+    frames = frames_of(replay)
     qtbot.waitUntil(lambda: len(frames) > 3)
     replay.button.click()
     replay.show_moments([])
